@@ -1,0 +1,195 @@
+//! The register map of a device model, as data. Addresses are 0-based, as on the wire.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::wiring::Parity;
+
+/// A device model.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the keys of a profile file, see spec: config")]
+pub struct Profile {
+    pub name: String,
+    pub class: Class,
+    pub vendor: String,
+    pub model: String,
+    pub source: String,
+    pub defaults: Defaults,
+    /// At most 125 by the specification; many devices take less.
+    pub max_registers_per_read: u16,
+    /// Silence that the device needs between two requests.
+    pub min_gap: Duration,
+    /// Longest answer time, where the device is slower than the bus expects.
+    pub timeout: Option<Duration>,
+    pub points: BTreeMap<String, Point>,
+    /// Sent on every (re)connect, in order.
+    pub startup: Vec<PointWrite>,
+    /// Written in time so that a charger does not fall to its fail-safe.
+    pub heartbeat: Option<Heartbeat>,
+    /// What makes a charger start, in order; empty: `enable` is written 1.
+    pub start: Vec<PointWrite>,
+    /// What makes a charger stop, in order; empty: `enable` is written 0.
+    pub stop: Vec<PointWrite>,
+    /// Set-points (`current_limit`) are written again this often.
+    pub refresh: Option<Duration>,
+    /// What the outputs do when the gateway goes silent.
+    pub on_silence: Option<OnSilence>,
+}
+
+/// What a device is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the words say it")]
+pub enum Class {
+    Relay,
+    Meter,
+    Charger,
+    Io,
+}
+
+/// As delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words say it")]
+pub struct Defaults {
+    pub baud: Option<u32>,
+    pub parity: Option<Parity>,
+    pub stop_bits: Option<u8>,
+    pub unit: Option<u8>,
+}
+
+/// A named register, coil or input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// Where it lies.
+    pub table: Table,
+    /// 0-based wire address.
+    pub address: u16,
+    /// How its registers are read.
+    pub value: ValueType,
+    /// Order of its 16-bit words, and of the bytes in them.
+    pub word_order: WordOrder,
+    /// `value = raw × scale`, in the unit given.
+    pub scale: Scale,
+    /// `Wh`, `kWh`, `W`, `kW`, `A`, `mA`, `s`, ... where it has one.
+    pub unit: Option<String>,
+    /// Whether it may be written.
+    pub writable: bool,
+    /// Whether it may be read.
+    pub readable: bool,
+    /// Raw values that mean "no value".
+    pub sentinels: Vec<i64>,
+    /// `(shift, width)`: only these bits of the raw value count.
+    pub bits: Option<(u8, u8)>,
+    /// Name of the point whose value is the power of ten of this one.
+    pub exponent: Option<String>,
+    /// Where and how it is written, if not where and as it is read.
+    pub write: Option<WriteAs>,
+    /// What the values of an enumeration mean (`A`, `B`, `C`, `F`).
+    pub values: BTreeMap<String, String>,
+}
+
+/// The four tables of the Modbus data model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the words say it")]
+pub enum Table {
+    Coil,
+    Discrete,
+    Input,
+    Holding,
+}
+
+/// How registers become a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words say it")]
+pub enum ValueType {
+    Bool,
+    U16,
+    I16,
+    U32,
+    I32,
+    U64,
+    I64,
+    F32,
+    F64,
+    /// ASCII, this many registers.
+    String(u16),
+}
+
+impl ValueType {
+    /// How many registers (or coils) a value takes.
+    pub fn registers(self) -> u16 {
+        match self {
+            ValueType::Bool | ValueType::U16 | ValueType::I16 => 1,
+            ValueType::U32 | ValueType::I32 | ValueType::F32 => 2,
+            ValueType::U64 | ValueType::I64 | ValueType::F64 => 4,
+            ValueType::String(registers) => registers,
+        }
+    }
+}
+
+/// Order of the 16-bit words of a value, and of the bytes within each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WordOrder {
+    /// ABCD: high word first.
+    #[default]
+    Big,
+    /// CDAB: low word first.
+    Little,
+    /// BADC.
+    BigByteSwapped,
+    /// DCBA.
+    LittleByteSwapped,
+}
+
+/// An exact decimal factor, so that no watt-hour is lost to a binary fraction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "numerator / denominator")]
+pub struct Scale {
+    pub numerator: i64,
+    pub denominator: i64,
+}
+
+impl Scale {
+    /// The value as it is.
+    pub const ONE: Scale = Scale { numerator: 1, denominator: 1 };
+}
+
+/// Another address or other values for writing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteAs {
+    /// Where, if not where it is read.
+    pub address: Option<u16>,
+    /// Value for true.
+    pub on: Option<u16>,
+    /// Value for false.
+    pub off: Option<u16>,
+}
+
+/// One value written to one point, in the point's unit (raw = value / scale).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words say it")]
+pub struct PointWrite {
+    pub point: String,
+    pub value: i64,
+}
+
+/// A write that must be repeated in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words say it")]
+pub struct Heartbeat {
+    pub point: String,
+    pub value: i64,
+    pub interval: Duration,
+}
+
+/// What an output does when the gateway goes silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the words say it")]
+pub enum OnSilence {
+    Keep,
+    Open,
+    Limit,
+}

@@ -1,0 +1,230 @@
+//! Who may use which station: the allowlist entry and the decision.
+//!
+//! [`decide`] is a pure function; the order of its checks is part of the contract, the first that
+//! holds is the reason.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::badge::Technology;
+use crate::core::ids::{BadgeId, UserId};
+use crate::core::site::{Billing, SitePolicy, Station};
+use crate::core::time::{Stamp, Wall};
+
+/// One badge in the allowlist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the access contract")]
+pub struct Entry {
+    pub badge: BadgeId,
+    pub user: UserId,
+    pub origin: Origin,
+    pub blocked: bool,
+    pub grants: Vec<Grant>,
+    pub valid_from: Option<Wall>,
+    pub valid_until: Option<Wall>,
+    pub max_concurrent: Option<u32>,
+}
+
+/// Who issued a badge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the words say it")]
+pub enum Origin {
+    Issued,
+    ThirdParty,
+}
+
+/// What an entry permits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words say it")]
+pub enum Grant {
+    Station(String),
+    Group(String),
+    Place(String),
+    Serial(String),
+    Everything,
+}
+
+impl Grant {
+    /// `station:ID`, `group:NAME`, `place:NUMBER`, `serial:NUMBER` or `*`.
+    pub fn parse(text: &str) -> Option<Grant> {
+        if text == "*" {
+            return Some(Grant::Everything);
+        }
+        let (what, name) = text.split_once(':')?;
+        if name.is_empty() {
+            return None;
+        }
+        match what {
+            "station" => Some(Grant::Station(name.into())),
+            "group" => Some(Grant::Group(name.into())),
+            "place" => Some(Grant::Place(name.into())),
+            "serial" => Some(Grant::Serial(name.into())),
+            _ => None,
+        }
+    }
+
+    /// Whether it names this very station; only such grants open a private one.
+    fn names(&self, station: &Station) -> bool {
+        match self {
+            Grant::Station(id) => id == station.id.as_str(),
+            Grant::Place(place) => station.place.as_deref() == Some(place),
+            Grant::Serial(serial) => station.serial.as_deref() == Some(serial),
+            Grant::Group(_) | Grant::Everything => false,
+        }
+    }
+
+    fn includes(&self, station: &Station) -> bool {
+        match self {
+            Grant::Everything => true,
+            Grant::Group(group) => station.groups.contains(group),
+            Grant::Station(_) | Grant::Place(_) | Grant::Serial(_) => false,
+        }
+    }
+}
+
+/// Why a tap was refused. The order is the order of the checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the words are those of the access contract's table")]
+pub enum Denial {
+    SelectionOpen,
+    RandomUid,
+    Unreadable,
+    UnknownBadge,
+    BadgeBlocked,
+    NotYetValid,
+    Expired,
+    OriginNotAccepted,
+    TechnologyNotAccepted,
+    NotGranted,
+    AllowlistTooOld,
+    Closed,
+    OutOfService,
+    Occupied,
+    TooManySessions,
+    StorageFailure,
+}
+
+impl Denial {
+    /// The contract's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Denial::SelectionOpen => "selection_open",
+            Denial::RandomUid => "random_uid",
+            Denial::Unreadable => "unreadable",
+            Denial::UnknownBadge => "unknown_badge",
+            Denial::BadgeBlocked => "badge_blocked",
+            Denial::NotYetValid => "not_yet_valid",
+            Denial::Expired => "expired",
+            Denial::OriginNotAccepted => "origin_not_accepted",
+            Denial::TechnologyNotAccepted => "technology_not_accepted",
+            Denial::NotGranted => "not_granted",
+            Denial::AllowlistTooOld => "allowlist_too_old",
+            Denial::Closed => "closed",
+            Denial::OutOfService => "out_of_service",
+            Denial::Occupied => "occupied",
+            Denial::TooManySessions => "too_many_sessions",
+            Denial::StorageFailure => "storage_failure",
+        }
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is known about a station and the world at the moment of a tap.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// Now.
+    pub now: Stamp,
+    /// The latest time that is known to have passed, while the clock is not trustworthy.
+    pub clock_floor: Wall,
+    /// Since the last arrival of a valid head; `None` where that is not known.
+    pub allowlist_age: Option<Duration>,
+    /// Taken out, faulted, or a required meter is silent.
+    pub out_of_service: bool,
+    /// Another user's session is there.
+    pub occupied: bool,
+    /// This user's sessions on stations of this kind.
+    pub sessions_of_user: u32,
+    /// A start cannot be recorded.
+    pub storage_failed: bool,
+}
+
+/// Whether a badge may start a session on a station: rows 2 to 13 of the contract's table.
+pub fn decide(
+    policy: &SitePolicy,
+    station: &Station,
+    entry: Option<&Entry>,
+    technology: Technology,
+    circumstances: &Circumstances,
+) -> Result<(), Denial> {
+    let entry = entry.ok_or(Denial::UnknownBadge)?;
+    may_use(policy, station, entry, technology, circumstances)?;
+    let limit = entry.max_concurrent.unwrap_or(policy.max_concurrent.of(station.kind));
+    is_free(station, policy, circumstances)?;
+    deny_if(circumstances.sessions_of_user >= limit, Denial::TooManySessions)?;
+    deny_if(circumstances.storage_failed, Denial::StorageFailure)
+}
+
+/// Rows 3 to 8: what the entry permits.
+fn may_use(
+    policy: &SitePolicy,
+    station: &Station,
+    entry: &Entry,
+    technology: Technology,
+    circumstances: &Circumstances,
+) -> Result<(), Denial> {
+    let Circumstances { now, clock_floor, allowlist_age, .. } = *circumstances;
+    deny_if(entry.blocked, Denial::BadgeBlocked)?;
+    let not_yet = entry.valid_from.is_some_and(|from| now.synced && now.wall < from);
+    deny_if(not_yet, Denial::NotYetValid)?;
+    let known_time = if now.synced { now.wall } else { clock_floor };
+    deny_if(entry.valid_until.is_some_and(|until| known_time >= until), Denial::Expired)?;
+    let third_party = entry.origin == Origin::ThirdParty;
+    deny_if(third_party && policy.billing == Billing::Managed, Denial::OriginNotAccepted)?;
+    let accepted = match &station.rules.accepted_technologies {
+        Some(accepted) => accepted.contains(&technology),
+        None => true,
+    };
+    let readable_everywhere = !third_party || Technology::CLASSIC.contains(&technology);
+    deny_if(!accepted || !readable_everywhere, Denial::TechnologyNotAccepted)?;
+    let granted = entry
+        .grants
+        .iter()
+        .any(|grant| grant.names(station) || (!station.private && grant.includes(station)));
+    deny_if(!granted, Denial::NotGranted)?;
+    let too_old = match (station.rules.allowlist_max_age, allowlist_age) {
+        (Some(limit), Some(age)) => now.synced && age > limit,
+        (Some(_), None) | (None, _) => false,
+    };
+    deny_if(too_old, Denial::AllowlistTooOld)
+}
+
+/// Rows 9 to 11: whether the station can be started by anybody now.
+fn is_free(
+    station: &Station,
+    policy: &SitePolicy,
+    circumstances: &Circumstances,
+) -> Result<(), Denial> {
+    let now = circumstances.now;
+    let open = match &station.opening_hours {
+        Some(hours) if now.synced => {
+            hours.allow_start(now.wall.timestamp(), &policy.timezone, station.last_start)
+        }
+        Some(_) | None => true,
+    };
+    deny_if(!open, Denial::Closed)?;
+    deny_if(circumstances.out_of_service, Denial::OutOfService)?;
+    deny_if(circumstances.occupied, Denial::Occupied)
+}
+
+fn deny_if(condition: bool, denial: Denial) -> Result<(), Denial> {
+    if condition { Err(denial) } else { Ok(()) }
+}

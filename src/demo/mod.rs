@@ -1,0 +1,7 @@
+//! A whole simulated building on this machine: real pcscd, real mosquitto, real Modbus TCP.
+
+pub mod broker;
+pub mod card;
+pub mod cloud;
+pub mod devices;
+pub mod pcscd;

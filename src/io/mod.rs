@@ -1,0 +1,9 @@
+//! Translates between the core and the world. No decisions here.
+
+pub mod clock;
+pub mod control;
+pub mod modbus;
+pub mod mqtt;
+pub mod pcsc;
+pub mod store;
+pub mod systemd;

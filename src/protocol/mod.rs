@@ -1,0 +1,6 @@
+//! Wire types only: what travels over MQTT and over the control socket.
+
+pub mod allowlist;
+pub mod cloud;
+pub mod control;
+pub mod json;
