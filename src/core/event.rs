@@ -206,7 +206,8 @@ pub enum Notice {
         reader: ReaderId,
         station: Option<StationId>,
         reason: Denial,
-        technology: Technology,
+        /// `None` where the refusal came after the tap.
+        technology: Option<Technology>,
         /// The badge, where the allowlist knows it.
         badge: Option<BadgeId>,
         /// The UID, where it does not; the shell sends it only where the config says so.

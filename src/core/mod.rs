@@ -18,8 +18,18 @@
 pub mod access;
 pub mod badge;
 pub mod event;
+pub mod gateway;
 pub mod ids;
 pub mod ledger;
+pub mod metering;
 pub mod opening_hours;
+mod posting;
+pub mod recovery;
+mod session;
 pub mod site;
+mod station;
+mod switching;
+mod tap;
 pub mod time;
+mod timers;
+pub mod view;

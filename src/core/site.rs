@@ -140,6 +140,8 @@ pub struct Station {
     pub serial: Option<String>,
     /// The meter whose register is billed.
     pub meter: Option<DeviceId>,
+    /// The smallest step that the meter's register can show.
+    pub meter_resolution_wh: i64,
     /// Whether the station has a button of its own.
     pub has_button: bool,
     /// Whether a contactor feedback input is wired.

@@ -1,0 +1,308 @@
+//! The whole building: dispatches events to stations, keeps the timers, survives a full disk.
+
+use std::time::Duration;
+
+use crate::core::access::{Denial, Entry};
+use crate::core::event::{Allowlist, Command, Event, Feedback, Notice, Pace, Step};
+use crate::core::ids::{ReaderId, SessionId, StationId};
+use crate::core::ledger::{EndReason, Fact, Record};
+use crate::core::recovery::{Survivors, end_orphan};
+use crate::core::site::{OnRevoked, Site, SitePolicy, StationKind};
+use crate::core::station::{Station, Turn};
+use crate::core::tap::Reader;
+use crate::core::time::{Stamp, Uptime, Wall};
+
+/// Decides everything; see the module documentation of [`crate::core`] for its contract.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    pub(super) policy: SitePolicy,
+    pub(super) readers: Vec<Reader>,
+    pub(super) stations: Vec<Station>,
+    pub(super) allowlist: Option<Allowlist>,
+    pub(super) allowlist_arrived: Option<Stamp>,
+    pub(super) clock_floor: Wall,
+    /// Records that a failed commit left over, in order. While there are any, nothing starts.
+    pub(super) unsaved: Vec<Record>,
+    retry_unsaved_at: Option<Uptime>,
+}
+
+/// What is known when the daemon starts, beside the site and what survived.
+#[derive(Clone, Debug)]
+pub struct Startup {
+    /// Version of the program.
+    pub version: String,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Which allowlist decides.
+    pub allowlist: Option<Allowlist>,
+    /// When a valid head last arrived.
+    pub allowlist_arrived: Option<Stamp>,
+    /// The latest time that is known to have passed.
+    pub clock_floor: Wall,
+}
+
+/// How long a failed commit waits for the next try.
+const RETRY_UNSAVED: Duration = Duration::from_secs(5);
+/// A disk that stays full for months: beyond this many records sessions are no longer broken down
+/// into slots. Starts are refused meanwhile, so what can still come is one end per station.
+const UNSAVED_MAX: usize = 4_096;
+
+impl Gateway {
+    /// Goes on from what survived. The step records the start and asks every device how it stands.
+    pub fn recover(
+        site: Site,
+        survivors: &Survivors,
+        startup: Startup,
+        now: Stamp,
+    ) -> (Gateway, Step) {
+        let mut gateway = Gateway {
+            policy: site.policy,
+            readers: site.readers.into_iter().map(Reader::new).collect(),
+            stations: site.stations.into_iter().map(Station::new).collect(),
+            allowlist: startup.allowlist,
+            allowlist_arrived: startup.allowlist_arrived,
+            clock_floor: startup.clock_floor,
+            unsaved: Vec::new(),
+            retry_unsaved_at: None,
+        };
+        let (version, boot_id) = (startup.version, startup.boot_id);
+        let step = gateway.turn(now, |gateway, turn| {
+            turn.record(Fact::GatewayStarted { version, boot_id });
+            gateway.take_over(survivors, turn);
+            for station in &mut gateway.stations {
+                let id = station.plan.id.clone();
+                turn.command(Command::ReadSwitch(id.clone()));
+                if station.meter.is_some() {
+                    let pace = station.session.as_ref().map_or(Pace::Idle, |_| Pace::Running);
+                    turn.command(Command::PaceMeter(id.clone(), pace));
+                    turn.command(Command::ReadMeter(id));
+                }
+            }
+        });
+        (gateway, step)
+    }
+
+    /// Something happened.
+    pub fn handle_event(&mut self, event: &Event, now: Stamp) -> Step {
+        self.turn(now, |gateway, turn| gateway.dispatch(event, turn))
+    }
+
+    /// Time passed: everything that was due by `now` happens.
+    pub fn handle_timeout(&mut self, now: Stamp) -> Step {
+        self.turn(now, |gateway, turn| {
+            if gateway.retry_unsaved_at.is_some_and(|at| at <= now.uptime) {
+                gateway.retry_unsaved_at = None;
+                turn.step.records.append(&mut gateway.unsaved);
+            }
+            for station in &mut gateway.stations {
+                station.on_timeout(turn);
+            }
+            for reader in &mut gateway.readers {
+                reader.on_timeout(turn);
+            }
+        })
+    }
+
+    /// When time alone will do something next, and why.
+    pub fn poll_timeout(&self) -> Option<(Uptime, &'static str)> {
+        let stations = self.stations.iter().filter_map(Station::next_timeout);
+        let windows = self.readers.iter().filter_map(Reader::next_timeout);
+        let unsaved = self.retry_unsaved_at.map(|at| (at, "records to save again"));
+        stations.chain(windows).chain(unsaved).min()
+    }
+
+    /// The step could not be committed: what it would have started is denied, what it ended stays
+    /// ended, and its other records wait for the next try.
+    pub fn handle_commit_failure(&mut self, failed: Step, now: Stamp) -> Step {
+        let mut denied: Vec<StationId> = Vec::new();
+        for record in failed.records {
+            match &record.fact {
+                Fact::SessionStarted(start) => denied.push(start.station.clone()),
+                _ => self.unsaved.push(record),
+            }
+        }
+        self.retry_unsaved_at = Some(now.uptime + RETRY_UNSAVED);
+        let mut step = Step::default();
+        for command in failed.commands {
+            if !starts_one_of(&denied, &command) && !matches!(command, Command::ShowFeedback(..)) {
+                step.commands.push(command);
+            }
+        }
+        let mut turn = Turn { policy: &self.policy, now, step: &mut step };
+        for station in self.stations.iter_mut().filter(|s| denied.contains(&s.plan.id)) {
+            let badge = station.session.take().and_then(|session| session.start.badge);
+            turn.command(Command::OpenSwitch(station.plan.id.clone()));
+            turn.command(Command::PaceMeter(station.plan.id.clone(), Pace::Idle));
+            let reader = station.plan.reader.clone();
+            let reason = Denial::StorageFailure;
+            turn.command(Command::ShowFeedback(reader.clone(), Feedback::Denied(reason)));
+            let station_id = Some(station.plan.id.clone());
+            turn.command(Command::Notify(Notice::Denied {
+                reader,
+                station: station_id,
+                reason,
+                technology: None,
+                badge,
+                uid: None,
+            }));
+            station.publish_change(&mut turn);
+        }
+        for reader in &mut self.readers {
+            reader.forget_action();
+        }
+        step
+    }
+
+    /// The open sessions' badges, so that the shell can look them up in a new allowlist.
+    pub fn running_badges(&self) -> Vec<(SessionId, crate::core::badge::Uid)> {
+        let sessions = self.stations.iter().filter_map(|station| station.session.as_ref());
+        sessions.filter_map(|s| Some((s.start.session, s.start.uid?))).collect()
+    }
+
+    fn turn(&mut self, now: Stamp, act: impl FnOnce(&mut Gateway, &mut Turn<'_>)) -> Step {
+        let mut step = Step::default();
+        let policy = SitePolicy { slots: self.wants_slots(), ..self.policy.clone() };
+        let mut turn = Turn { policy: &policy, now, step: &mut step };
+        act(self, &mut turn);
+        for station in &mut self.stations {
+            station.publish_change(&mut turn);
+        }
+        if !step.records.is_empty() && !self.unsaved.is_empty() {
+            let mut records = std::mem::take(&mut self.unsaved);
+            records.append(&mut step.records);
+            step.records = records;
+        }
+        step
+    }
+
+    fn wants_slots(&self) -> bool {
+        self.policy.slots && self.unsaved.len() < UNSAVED_MAX
+    }
+
+    fn dispatch(&mut self, event: &Event, turn: &mut Turn<'_>) {
+        match event {
+            Event::BadgePresented(tap) => self.on_badge_presented(tap, turn),
+            Event::BadgeUnreadable { reader, technology } => {
+                self.on_badge_unreadable(reader, *technology, turn);
+            }
+            Event::BadgeRemoved { reader } => self.on_badge_removed(reader, turn),
+            Event::ButtonPressed { station, candidate } => {
+                self.on_button_pressed(station, *candidate, turn);
+            }
+            Event::SwitchReported { station, report } => {
+                if let Some(station) = self.station_mut(station) {
+                    station.on_switch(report, turn);
+                    station.resume_if_due(turn);
+                }
+            }
+            Event::MeterRead { station, reading } => {
+                if let Some(station) = self.station_mut(station) {
+                    station.on_reading(reading, turn);
+                    station.resume_if_due(turn);
+                }
+            }
+            Event::MeterSilent { station } => {
+                if let Some(station) = self.station_mut(station) {
+                    station.on_silence(turn);
+                }
+            }
+            Event::AllowlistApplied { allowlist, running } => {
+                self.on_allowlist_applied(allowlist, running, turn);
+            }
+            Event::AllowlistConfirmed => self.allowlist_arrived = Some(turn.now),
+            Event::ClockSynchronised { before } => {
+                turn.record(Fact::ClockSet { wall: turn.now.wall, before: *before });
+                for station in &mut self.stations {
+                    station.resume_if_due(turn);
+                }
+            }
+        }
+    }
+
+    fn take_over(&mut self, survivors: &Survivors, turn: &mut Turn<'_>) {
+        for (id, note) in &survivors.out_of_service {
+            if let Some(station) = self.station_mut(id) {
+                station.out_of_service = Some(note.clone());
+            }
+        }
+        for account in &survivors.meters {
+            if let Some(station) = self.station_mut(&account.station) {
+                station.recover_meter(account);
+            }
+        }
+        for (order, open) in (0..).zip(&survivors.sessions) {
+            let Some(station) = self.station_mut(&open.start.station) else {
+                end_orphan(open, turn);
+                continue;
+            };
+            station.recover_session(open, turn);
+            station.plan_after_start = station.recovery_plan(survivors.newest, turn.now, order);
+            station.register_before_outage =
+                station.meter.as_ref().and_then(|meter| meter.register_wh());
+        }
+    }
+
+    fn on_allowlist_applied(
+        &mut self,
+        allowlist: &Allowlist,
+        running: &[(SessionId, Option<Entry>)],
+        turn: &mut Turn<'_>,
+    ) {
+        self.allowlist = Some(allowlist.clone());
+        self.allowlist_arrived = Some(turn.now);
+        turn.record(Fact::AllowlistApplied {
+            list: allowlist.list.clone(),
+            version: allowlist.version,
+            digest: allowlist.digest.clone(),
+            count: allowlist.count,
+        });
+        for reader in &mut self.readers {
+            reader.close_window(turn);
+        }
+        for (session, entry) in running {
+            if entry.as_ref().is_none_or(|entry| entry.blocked) {
+                self.revoke(*session, turn);
+            }
+        }
+    }
+
+    /// The badge of a running session is blocked or gone: chargers stop, where the config says so;
+    /// nobody's laundry is cut under load.
+    fn revoke(&mut self, id: SessionId, turn: &mut Turn<'_>) {
+        let runs_it = |station: &&mut Station| {
+            station.session.as_ref().is_some_and(|session| session.start.session == id)
+        };
+        let Some(station) = self.stations.iter_mut().find(runs_it) else { return };
+        if station.plan.rules.on_revoked == OnRevoked::Finish {
+            return;
+        }
+        if station.plan.kind == StationKind::Charger {
+            station.begin_end(EndReason::Revoked, turn);
+        } else if let Some(session) = &mut station.session {
+            session.end_when_idle = Some(EndReason::Revoked);
+        }
+    }
+
+    pub(super) fn station_mut(&mut self, id: &StationId) -> Option<&mut Station> {
+        self.stations.iter_mut().find(|station| &station.plan.id == id)
+    }
+
+    pub(super) fn reader_mut(&mut self, id: &ReaderId) -> Option<&mut Reader> {
+        self.readers.iter_mut().find(|reader| &reader.plan.id == id)
+    }
+}
+
+fn starts_one_of(denied: &[StationId], command: &Command) -> bool {
+    match command {
+        Command::CloseSwitch(station)
+        | Command::PaceMeter(station, _)
+        | Command::SetLamp(station, _)
+        | Command::PublishStation(station) => denied.contains(station),
+        Command::OpenSwitch(_)
+        | Command::ReadSwitch(_)
+        | Command::ReadMeter(_)
+        | Command::WatchButtons(..)
+        | Command::ShowFeedback(..)
+        | Command::Notify(_) => false,
+    }
+}

@@ -1,0 +1,301 @@
+//! One meter's accounts: which register is believed, and what of it is not on disk yet.
+//!
+//! Every reading posts its difference to exactly one account: the open session, or nobody
+//! (unattributed). `persisted` is the register up to which the ledger accounts for everything;
+//! `believed` runs ahead of it until the next record catches up. After a crash only `persisted` is
+//! left, and the next reading posts the whole difference: nothing is lost, nothing is doubled.
+
+use std::time::Duration;
+
+use crate::core::event::Reading;
+use crate::core::ids::DeviceId;
+use crate::core::time::{Stamp, Uptime};
+
+/// What a meter has shown and what of it is accounted for.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    /// Which device.
+    pub device: DeviceId,
+    /// Its serial number, once read.
+    pub serial: Option<String>,
+    /// The smallest step that it can show.
+    resolution_wh: i64,
+    /// Most power that its station can draw.
+    max_power_w: u32,
+    account: Option<Account>,
+    power: Option<(i64, Uptime)>,
+    suspicion: Option<Suspicion>,
+    new_serial: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Account {
+    persisted_wh: i64,
+    persisted_at: Stamp,
+    believed_wh: i64,
+    believed_at: Stamp,
+}
+
+/// Readings that cannot be right, counted until they must be.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    rising: bool,
+    since: Uptime,
+    reads: u32,
+}
+
+/// What a reading turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No register in it.
+    NoRegister,
+    /// The first register ever seen of this meter.
+    Commissioned,
+    /// Believed; `gap` is the time since the one before, where it is known.
+    Believed {
+        /// Time since the reading before.
+        gap: Option<Duration>,
+    },
+    /// A rise beyond `max_power` that persisted: believed after all.
+    BelievedLate,
+    /// Cannot be right; the old value stands.
+    Held,
+    /// Another meter is in its place, see [`Meter::replace`].
+    Replaced,
+}
+
+/// An implausible reading is believed after this many of its kind over at least this time.
+const SUSPICION_READS: u32 = 5;
+const SUSPICION_SPAN: Duration = Duration::from_secs(60);
+
+impl Meter {
+    /// A meter that has not been read yet.
+    pub fn new(device: DeviceId, resolution_wh: i64, max_power_w: u32) -> Meter {
+        Meter {
+            device,
+            serial: None,
+            resolution_wh,
+            max_power_w,
+            account: None,
+            power: None,
+            suspicion: None,
+            new_serial: None,
+        }
+    }
+
+    /// Goes on from what the store knows.
+    pub fn recover(&mut self, serial: Option<String>, cursor_wh: i64, at: Stamp) {
+        self.serial = serial;
+        self.account = Some(Account {
+            persisted_wh: cursor_wh,
+            persisted_at: at,
+            believed_wh: cursor_wh,
+            believed_at: at,
+        });
+    }
+
+    /// The latest believed register.
+    pub fn register_wh(&self) -> Option<i64> {
+        self.account.map(|account| account.believed_wh)
+    }
+
+    /// Believed but not in the ledger yet, as `(from, to)`; `None` where that is nothing.
+    pub fn outstanding(&self) -> Option<(i64, i64)> {
+        let account = self.account?;
+        (account.believed_wh > account.persisted_wh)
+            .then_some((account.persisted_wh, account.believed_wh))
+    }
+
+    /// Since when the outstanding energy flowed.
+    pub fn persisted_at(&self) -> Option<Stamp> {
+        self.account.map(|account| account.persisted_at)
+    }
+
+    /// A record accounts for everything up to the believed register.
+    pub fn settle(&mut self, now: Stamp) {
+        if let Some(account) = &mut self.account {
+            account.persisted_wh = account.believed_wh;
+            account.persisted_at = now;
+        }
+    }
+
+    /// The last power and when it was read.
+    pub fn power(&self) -> Option<(i64, Uptime)> {
+        self.power
+    }
+
+    /// The meter does not answer: its power is no longer known.
+    pub fn lose_power_reading(&mut self) {
+        self.power = None;
+    }
+
+    /// Takes a reading in and says what it turned out to be.
+    pub fn judge(&mut self, reading: &Reading, now: Stamp) -> Verdict {
+        self.power = reading.power_mw.map(|power| (power, now.uptime));
+        self.note_serial(reading.serial.as_deref());
+        let Some(register) = reading.energy_wh.filter(|register| *register >= 0) else {
+            return Verdict::NoRegister;
+        };
+        let Some(account) = self.account else {
+            self.recover(reading.serial.clone().or(self.serial.clone()), register, now);
+            return Verdict::Commissioned;
+        };
+        let gap = elapsed(account.believed_at, now);
+        let falling = register < account.believed_wh || self.new_serial.is_some();
+        if !falling && self.is_possible(register - account.believed_wh, gap) {
+            self.suspicion = None;
+            self.believe(register, now);
+            return Verdict::Believed { gap };
+        }
+        if !self.suspicion_matured(!falling, now.uptime) {
+            return Verdict::Held;
+        }
+        self.suspicion = None;
+        if falling {
+            return Verdict::Replaced;
+        }
+        self.believe(register, now);
+        Verdict::BelievedLate
+    }
+
+    /// Puts the new meter's register in the old one's place; the old one must be settled before.
+    pub fn replace(&mut self, register_wh: i64, now: Stamp) {
+        let serial = self.new_serial.take().or(self.serial.take());
+        self.suspicion = None;
+        self.recover(serial, register_wh, now);
+    }
+
+    /// The serial number that [`replace`](Meter::replace) will take over.
+    pub fn next_serial(&self) -> Option<String> {
+        self.new_serial.clone().or(self.serial.clone())
+    }
+
+    fn note_serial(&mut self, serial: Option<&str>) {
+        let Some(serial) = serial else { return };
+        match &self.serial {
+            None => self.serial = Some(serial.into()),
+            Some(known) if known == serial => self.new_serial = None,
+            Some(_) => self.new_serial = Some(serial.into()),
+        }
+    }
+
+    fn believe(&mut self, register: i64, now: Stamp) {
+        if let Some(account) = &mut self.account {
+            account.believed_wh = register;
+            account.believed_at = now;
+        }
+    }
+
+    /// At most `max_power` over the time, plus a fifth, plus one step of the register.
+    fn is_possible(&self, step_wh: i64, gap: Option<Duration>) -> bool {
+        let Some(gap) = gap else { return true };
+        let milliseconds = i128::try_from(gap.as_millis()).unwrap_or(i128::MAX);
+        let most = i128::from(self.max_power_w) * milliseconds * 12 / (10 * 3_600_000);
+        i128::from(step_wh) <= most + i128::from(self.resolution_wh)
+    }
+
+    fn suspicion_matured(&mut self, rising: bool, now: Uptime) -> bool {
+        let suspicion = match self.suspicion {
+            Some(held) if held.rising == rising => Suspicion { reads: held.reads + 1, ..held },
+            Some(_) | None => Suspicion { rising, since: now, reads: 1 },
+        };
+        self.suspicion = Some(suspicion);
+        suspicion.reads >= SUSPICION_READS && now.since(suspicion.since) >= SUSPICION_SPAN
+    }
+}
+
+/// Time between two stamps; `None` where no clock can tell.
+pub fn elapsed(earlier: Stamp, later: Stamp) -> Option<Duration> {
+    if earlier.boot == later.boot {
+        return Some(later.uptime.since(earlier.uptime));
+    }
+    (earlier.synced && later.synced).then(|| later.wall - earlier.wall)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::time::Wall;
+
+    fn second(second: u64) -> Stamp {
+        let wall = Wall(1_795_341_600_000 + 1000 * second as i64);
+        Stamp { boot: 1, uptime: Uptime(1000 * second), wall, synced: true }
+    }
+
+    fn shows(register: i64) -> Reading {
+        Reading { energy_wh: Some(register), ..Reading::default() }
+    }
+
+    fn meter_at(register: i64) -> Meter {
+        let mut meter = Meter::new("meter-1".into(), 1, 4_000);
+        assert_eq!(meter.judge(&shows(register), second(0)), Verdict::Commissioned);
+        meter
+    }
+
+    #[test]
+    fn believes_what_the_machine_can_have_drawn() {
+        let mut meter = meter_at(5_000);
+
+        let verdict = meter.judge(&shows(5_002), second(1));
+
+        assert_eq!(verdict, Verdict::Believed { gap: Some(Duration::from_secs(1)) });
+        assert_eq!(meter.outstanding(), Some((5_000, 5_002)));
+        meter.settle(second(1));
+        assert_eq!(meter.outstanding(), None);
+    }
+
+    #[test]
+    fn holds_zero_backward_steps_and_spikes() {
+        let mut meter = meter_at(5_000);
+        for glitch in [0, 4_999, 9_000] {
+            assert_eq!(meter.judge(&shows(glitch), second(1)), Verdict::Held);
+        }
+        assert_eq!(meter.register_wh(), Some(5_000));
+        assert_eq!(meter.judge(&Reading::default(), second(2)), Verdict::NoRegister);
+    }
+
+    #[test]
+    fn a_register_that_stays_backward_is_another_meter() {
+        let mut meter = meter_at(5_000);
+        for read in 0..4 {
+            assert_eq!(meter.judge(&shows(12), second(1 + 20 * read)), Verdict::Held);
+        }
+        assert_eq!(meter.judge(&shows(12), second(81)), Verdict::Replaced);
+        meter.replace(12, second(81));
+        assert_eq!(meter.register_wh(), Some(12));
+        assert_eq!(meter.outstanding(), None);
+    }
+
+    #[test]
+    fn a_rise_that_persists_is_believed_after_all() {
+        let mut meter = meter_at(5_000);
+        for read in 0..4 {
+            assert_eq!(
+                meter.judge(&shows(9_000 + read), second(1 + 20 * read as u64)),
+                Verdict::Held
+            );
+        }
+        assert_eq!(meter.judge(&shows(9_010), second(81)), Verdict::BelievedLate);
+        assert_eq!(meter.outstanding(), Some((5_000, 9_010)));
+    }
+
+    #[test]
+    fn another_serial_number_is_an_exchange_and_not_a_jump() {
+        let mut meter = meter_at(5_000);
+        let with_serial = |serial: &str| Reading { serial: Some(serial.into()), ..shows(5_001) };
+        assert!(matches!(meter.judge(&with_serial("A1"), second(1)), Verdict::Believed { .. }));
+        assert_eq!(meter.judge(&with_serial("B2"), second(2)), Verdict::Held);
+        for read in 0..4 {
+            let _ = meter.judge(&shows(5_001), second(22 + 20 * read));
+        }
+        meter.replace(5_001, second(90));
+        assert_eq!(meter.serial.as_deref(), Some("B2"));
+    }
+
+    #[test]
+    fn without_a_clock_the_upper_bound_is_not_applied() {
+        let mut meter = meter_at(5_000);
+        let rebooted = Stamp { boot: 2, uptime: Uptime(10), wall: Wall(0), synced: false };
+        assert_eq!(meter.judge(&shows(90_000), rebooted), Verdict::Believed { gap: None });
+    }
+}

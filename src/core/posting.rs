@@ -1,0 +1,253 @@
+//! What follows from a meter's answer: whose energy it is, and whether the session should end.
+//!
+//! Rule 2 of the system: for each meter, register now − register at commissioning = Σ sessions +
+//! Σ unattributed. Every believed difference is posted here, to exactly one account.
+
+use std::time::Duration;
+
+use crate::core::event::{Command, Notice, Reading};
+use crate::core::ledger::{Fact, MeterChange, SwitchPosition, UnattributedCause};
+use crate::core::metering::Verdict;
+use crate::core::session::{Phase, SLOT};
+use crate::core::station::{END_READ_TIMEOUT, RUN_DOWN, Station, Turn};
+
+/// A difference over a longer time than this is not known to have flowed evenly.
+const MEASURED_GAP: Duration = Duration::from_secs(10);
+/// A silent meter is asked again for the start register after this long.
+const START_READ_AGAIN: Duration = Duration::from_millis(200);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+/// Power below which a machine counts as off at its session's end.
+const OFF_MW: i64 = 1_000;
+
+impl Station {
+    /// The meter answered.
+    pub(super) fn on_reading(&mut self, reading: &Reading, turn: &mut Turn<'_>) {
+        let Some(meter) = &mut self.meter else { return };
+        let before_wh = meter.register_wh();
+        let verdict = meter.judge(reading, turn.now);
+        let first = std::mem::take(&mut self.unread_since_start);
+        match verdict {
+            Verdict::Commissioned => self.commission(turn),
+            Verdict::Believed { gap } => self.post(before_wh, first, gap, turn),
+            Verdict::BelievedLate => {
+                if let Some(session) = &mut self.session {
+                    session.estimated = true;
+                }
+                self.post(before_wh, first, None, turn);
+                let station = self.plan.id.clone();
+                turn.command(Command::Notify(Notice::MeterImplausible { station }));
+            }
+            Verdict::Replaced => self.replace_meter(reading, turn),
+            Verdict::NoRegister | Verdict::Held => {}
+        }
+        let believed = match verdict {
+            Verdict::Commissioned | Verdict::Replaced | Verdict::BelievedLate => true,
+            Verdict::Believed { .. } => true,
+            Verdict::NoRegister | Verdict::Held => false,
+        };
+        let register = self.meter.as_ref().and_then(|meter| meter.register_wh());
+        if believed && self.pending.is_some() {
+            return self.complete_start(register, turn);
+        }
+        self.watch_load(reading, turn);
+        self.watch_run_down(register.filter(|_| believed), reading.power_mw, turn);
+        self.open_if_unused(turn);
+    }
+
+    /// The meter is silent: nothing ends because of it, nothing is known of the load.
+    pub(super) fn on_silence(&mut self, turn: &mut Turn<'_>) {
+        if let Some(meter) = &mut self.meter {
+            meter.lose_power_reading();
+        }
+        if let Some(session) = &mut self.session {
+            session.on_silence();
+        }
+        if let Some(pending) = &mut self.pending {
+            pending.retry_at = Some(turn.uptime() + START_READ_AGAIN);
+        }
+        self.end_if_due(turn);
+    }
+
+    fn commission(&mut self, turn: &mut Turn<'_>) {
+        let Some(meter) = &self.meter else { return };
+        let Some(register) = meter.register_wh() else { return };
+        turn.record(Fact::MeterCommissioned(MeterChange {
+            station: self.plan.id.clone(),
+            meter: meter.device.clone(),
+            old_serial: None,
+            old_register_wh: None,
+            new_serial: meter.serial.clone(),
+            new_register_wh: register,
+        }));
+        if let Some(session) = &mut self.session {
+            session.estimated = true;
+        }
+    }
+
+    fn post(
+        &mut self,
+        before_wh: Option<i64>,
+        first: bool,
+        gap: Option<Duration>,
+        turn: &mut Turn<'_>,
+    ) {
+        let measured = gap.is_some_and(|gap| gap <= MEASURED_GAP) && !first;
+        if !self.spanned.is_empty() {
+            return self.post_spanning(turn);
+        }
+        if self.session.is_none() {
+            let now_wh = self.meter.as_ref().and_then(|meter| meter.register_wh());
+            self.watch_loose(now_wh.unwrap_or(0) - before_wh.or(now_wh).unwrap_or(0), turn);
+            let since = self.meter.as_ref().and_then(|meter| meter.persisted_at());
+            let another_day = since
+                .is_some_and(|since| since.wall.slot_start(DAY) != turn.now.wall.slot_start(DAY));
+            if first || another_day {
+                self.post_unattributed(turn);
+            }
+            return;
+        }
+        let slot = turn.now.wall.slot_start(SLOT);
+        let slot_over = self.session.as_ref().is_some_and(|session| session.slot != slot);
+        if slot_over || !measured {
+            self.close_slot(!measured, turn);
+            if let Some(session) = &mut self.session {
+                session.slot = slot;
+            }
+        }
+    }
+
+    /// A difference across a session's boundary: nobody can know whose it is.
+    fn post_spanning(&mut self, turn: &mut Turn<'_>) {
+        let sessions = std::mem::take(&mut self.spanned);
+        self.record_unattributed(sessions, UnattributedCause::MeterSilent, turn);
+    }
+
+    /// Moves what is outstanding into the open session's account.
+    pub(super) fn close_slot(&mut self, estimated: bool, turn: &mut Turn<'_>) {
+        let (Some(meter), Some(session)) = (&mut self.meter, &mut self.session) else { return };
+        let Some((from_wh, to_wh)) = meter.outstanding() else { return };
+        session.posted_wh += to_wh - from_wh;
+        let began = meter.persisted_at().filter(|_| estimated);
+        let slot = began.map_or(session.slot, |at| at.wall.slot_start(SLOT));
+        meter.settle(turn.now);
+        let id = session.start.session;
+        if turn.policy.slots {
+            turn.record(Fact::SessionSlot { session: id, slot, from_wh, to_wh, estimated });
+        }
+    }
+
+    /// Records what flowed without a session, where anything did.
+    pub(super) fn post_unattributed(&mut self, turn: &mut Turn<'_>) {
+        let sessions = std::mem::take(&mut self.spanned);
+        let cause = if sessions.is_empty() {
+            UnattributedCause::NoSession
+        } else {
+            UnattributedCause::MeterSilent
+        };
+        self.record_unattributed(sessions, cause, turn);
+    }
+
+    fn record_unattributed(
+        &mut self,
+        sessions: Vec<crate::core::ids::SessionId>,
+        cause: UnattributedCause,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(meter) = &mut self.meter else { return };
+        let Some((from_wh, to_wh)) = meter.outstanding() else {
+            meter.settle(turn.now);
+            return;
+        };
+        let since = meter.persisted_at().map_or(turn.now.wall, |at| at.wall);
+        let (device, serial) = (meter.device.clone(), meter.serial.clone());
+        meter.settle(turn.now);
+        turn.record(Fact::Unattributed {
+            station: self.plan.id.clone(),
+            meter: device,
+            serial,
+            from_wh,
+            to_wh,
+            since,
+            until: turn.now.wall,
+            switch: self.switch.reported.unwrap_or(SwitchPosition::Open),
+            sessions,
+            cause,
+        });
+    }
+
+    /// More than the alarm allows without a session: a stuck relay, a bypass, a wrong wiring.
+    fn watch_loose(&mut self, step_wh: i64, turn: &mut Turn<'_>) {
+        if turn.uptime().since(self.loose.since) >= DAY {
+            self.loose = super::station::Loose { since: turn.uptime(), ..Default::default() };
+        }
+        self.loose.energy_wh += step_wh.max(0);
+        let energy_wh = self.loose.energy_wh;
+        if energy_wh > turn.policy.unattributed_alarm_wh && !self.loose.noticed {
+            self.loose.noticed = true;
+            let station = self.plan.id.clone();
+            turn.command(Command::Notify(Notice::Unattributed { station, energy_wh }));
+        }
+    }
+
+    fn replace_meter(&mut self, reading: &Reading, turn: &mut Turn<'_>) {
+        let Some(register) = reading.energy_wh else { return };
+        if self.session.is_some() {
+            self.close_slot(true, turn);
+        } else {
+            self.post_unattributed(turn);
+        }
+        let Some(meter) = &mut self.meter else { return };
+        turn.record(Fact::MeterReplaced(MeterChange {
+            station: self.plan.id.clone(),
+            meter: meter.device.clone(),
+            old_serial: meter.serial.clone(),
+            old_register_wh: meter.register_wh(),
+            new_serial: meter.next_serial(),
+            new_register_wh: register,
+        }));
+        meter.replace(register, turn.now);
+    }
+
+    fn watch_load(&mut self, reading: &Reading, turn: &mut Turn<'_>) {
+        let Some(session) = &mut self.session else { return };
+        if let Some(vehicle) = reading.vehicle {
+            session.on_vehicle(vehicle);
+        }
+        match reading.power_mw {
+            Some(power_mw) => session.on_power(power_mw, &self.plan, turn.now.uptime),
+            None => session.on_silence(),
+        }
+        self.end_if_due(turn);
+    }
+
+    /// Ends the session where a rule says so. Only a running one: an end is intended once.
+    pub(super) fn end_if_due(&mut self, turn: &mut Turn<'_>) {
+        let outstanding = self.meter.as_ref().and_then(|meter| meter.outstanding());
+        let Some(session) = self.session.as_ref().filter(|s| s.phase == Phase::Running) else {
+            return;
+        };
+        let energy_wh = session.posted_wh + outstanding.map_or(0, |(from, to)| to - from);
+        if let Some(reason) = session.end_due(&self.plan, energy_wh, turn.now.uptime) {
+            self.begin_end(reason, turn);
+        }
+    }
+
+    /// After the switch opened: the register counts once power is zero or has had its time.
+    pub(super) fn watch_run_down(
+        &mut self,
+        register: Option<i64>,
+        power_mw: Option<i64>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(Phase::Ending { since, opened, .. }) = self.session.as_ref().map(|s| s.phase)
+        else {
+            return;
+        };
+        let waited = turn.uptime().since(since);
+        let off = opened && power_mw.is_some_and(|power| power < OFF_MW);
+        let settled = register.is_some() && (off || waited >= RUN_DOWN);
+        if settled || waited >= END_READ_TIMEOUT {
+            self.complete_end(register, turn);
+        }
+    }
+}

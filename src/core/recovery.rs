@@ -1,0 +1,238 @@
+//! What goes on after a start of the daemon: the sessions that the store knows are open.
+//!
+//! The same boot means that only the daemon was away: a running machine was running all along and
+//! its session goes on as if nothing had happened. Another boot means that the power was gone: the
+//! session goes on after a short outage and ends after a long one.
+
+use std::time::Duration;
+
+use crate::core::event::{Command, Notice, Pace};
+use crate::core::ids::{DeviceId, StationId};
+use crate::core::ledger::{
+    EndReason, Fact, InterruptionCause, SessionEnd, SessionStart, SwitchPosition,
+};
+use crate::core::metering::elapsed;
+use crate::core::session::{Phase, Session};
+use crate::core::site::StationKind;
+use crate::core::station::{CLOSE_SILENCE, Station, Turn};
+use crate::core::time::{Stamp, Uptime};
+use crate::core::timers::ASK_AGAIN;
+
+/// An open session as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the columns of the store")]
+pub struct OpenSession {
+    pub start: SessionStart,
+    pub started: Stamp,
+    pub posted_wh: i64,
+    /// The end was intended; it is finished and the switch never closed again.
+    pub ending: Option<EndReason>,
+}
+
+/// A meter's accounts as the store knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the columns of the store")]
+pub struct MeterAccount {
+    pub station: StationId,
+    pub meter: DeviceId,
+    pub serial: Option<String>,
+    pub cursor_wh: i64,
+    pub cursor_at: Stamp,
+}
+
+/// Everything that outlived the last run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survivors {
+    /// Open sessions.
+    pub sessions: Vec<OpenSession>,
+    /// Meters.
+    pub meters: Vec<MeterAccount>,
+    /// Stations taken out of service, with a note.
+    pub out_of_service: Vec<(StationId, Option<String>)>,
+    /// The newest stamp in the store: an outage counts from it.
+    pub newest: Option<Stamp>,
+}
+
+/// How a recovered session goes on once its switch and meter have been seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// The daemon was away, the power was not.
+    GoOn,
+    /// The power was gone for this long, or nobody knows how long.
+    Resume { outage: Option<Duration>, not_before: Uptime },
+    /// Gone too long.
+    End,
+    /// No clock can tell yet; a charger waits until then.
+    WaitForClock { until: Uptime, since: Stamp },
+}
+
+/// Machines come back one after the other: all at once would trip the main fuse.
+pub(super) const RESUME_SPACING: Duration = Duration::from_secs(2);
+/// How long a charger waits for a clock that tells how long the outage was.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(600);
+/// A shared charger goes on after a longer outage only if the car is known to have stayed.
+const SHARED_CHARGER_OUTAGE: Duration = Duration::from_secs(15 * 60);
+/// A machine that used this much has been seen running.
+const LOAD_SEEN_WH: i64 = 5;
+
+impl Station {
+    /// Takes over what the store knows of this station's meter.
+    pub(super) fn recover_meter(&mut self, account: &MeterAccount) {
+        if let Some(meter) = self.meter.as_mut().filter(|meter| meter.device == account.meter) {
+            meter.recover(account.serial.clone(), account.cursor_wh, account.cursor_at);
+        }
+    }
+
+    /// Takes over an open session; what becomes of it shows when its switch has been read.
+    pub(super) fn recover_session(&mut self, open: &OpenSession, turn: &mut Turn<'_>) {
+        let mut session =
+            Session::recovered(open.start.clone(), open.started, open.posted_wh, turn.now);
+        session.estimated = open.start.missing;
+        if open.posted_wh >= LOAD_SEEN_WH {
+            session.assume_load_seen();
+        }
+        self.session = Some(session);
+        if let Some(reason) = open.ending {
+            let since = turn.uptime();
+            if let Some(session) = &mut self.session {
+                session.phase = Phase::Ending { reason, since, opened: false };
+            }
+            self.take_power(turn);
+        }
+    }
+
+    /// How the recovered session goes on, by what the clocks can tell.
+    pub(super) fn recovery_plan(&self, newest: Option<Stamp>, now: Stamp, order: u32) -> Plan {
+        let Some(newest) = newest else { return Plan::GoOn };
+        if newest.boot == now.boot {
+            return Plan::GoOn;
+        }
+        let charger = self.plan.kind == StationKind::Charger;
+        let not_before = now.uptime + RESUME_SPACING * order;
+        let within = self.plan.rules.resume_within;
+        match elapsed(newest, now) {
+            Some(outage) if outage > within => Plan::End,
+            Some(outage) if charger && !self.plan.private && outage > SHARED_CHARGER_OUTAGE => {
+                Plan::End
+            }
+            Some(outage) => Plan::Resume { outage: Some(outage), not_before },
+            None if charger => {
+                Plan::WaitForClock { until: now.uptime + CLOCK_PATIENCE, since: newest }
+            }
+            None if within.is_zero() => Plan::End,
+            None => Plan::Resume { outage: None, not_before },
+        }
+    }
+
+    /// The switch of a recovered session has been seen.
+    pub(super) fn on_switch_after_start(
+        &mut self,
+        position: Option<SwitchPosition>,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.plan_after_start != Plan::GoOn {
+            return;
+        }
+        let Some(session) = &mut self.session else { return };
+        match position {
+            None => {
+                self.switch.retry_at = Some(turn.uptime() + ASK_AGAIN);
+                return;
+            }
+            Some(SwitchPosition::Closed) => session.phase = Phase::Running,
+            Some(SwitchPosition::Open) => {
+                let retry_at = turn.uptime() + CLOSE_SILENCE;
+                session.phase = Phase::Closing { attempts: 1, retry_at };
+                turn.command(Command::CloseSwitch(self.plan.id.clone()));
+            }
+        }
+        self.switch.retry_at = None;
+        turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Running));
+        turn.command(Command::SetLamp(self.plan.id.clone(), true));
+    }
+
+    /// Time has come to resume, or to give up, after an outage.
+    pub(super) fn resume_if_due(&mut self, turn: &mut Turn<'_>) {
+        let recovering = self.session.as_ref().is_some_and(|s| s.phase == Phase::Recovering);
+        if !recovering {
+            return;
+        }
+        let meter_seen = self.meter.is_none() || !self.unread_since_start;
+        match self.plan_after_start {
+            Plan::GoOn => {}
+            Plan::End => self.begin_end(EndReason::PowerLoss, turn),
+            Plan::WaitForClock { until, since } => {
+                if turn.now.synced {
+                    let now = turn.now;
+                    let since = Stamp { synced: true, ..since };
+                    self.plan_after_start = self.recovery_plan(Some(since), now, 0);
+                    self.resume_if_due(turn);
+                } else if turn.uptime() >= until {
+                    self.begin_end(EndReason::PowerLoss, turn);
+                }
+            }
+            Plan::Resume { outage, not_before } => {
+                let patient = turn.uptime() < not_before + METER_PATIENCE;
+                if turn.uptime() >= not_before && (meter_seen || !patient) {
+                    self.resume(outage, turn);
+                }
+            }
+        }
+    }
+
+    fn resume(&mut self, outage: Option<Duration>, turn: &mut Turn<'_>) {
+        let after = self.meter.as_ref().and_then(|meter| meter.register_wh());
+        let after = after.filter(|_| !self.unread_since_start);
+        let Some(session) = &mut self.session else { return };
+        turn.record(Fact::Interruption {
+            session: session.start.session,
+            cause: InterruptionCause::PowerLoss,
+            register_wh_before: self.register_before_outage,
+            register_wh_after: after,
+            outage_s: outage.map(|outage| outage.as_secs()),
+        });
+        let retry_at = turn.uptime() + CLOSE_SILENCE;
+        session.phase = Phase::Closing { attempts: 1, retry_at };
+        turn.command(Command::CloseSwitch(self.plan.id.clone()));
+        turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Running));
+        turn.command(Command::SetLamp(self.plan.id.clone(), true));
+    }
+
+    /// When [`resume_if_due`](Station::resume_if_due) has something to decide.
+    pub(super) fn resume_at(&self) -> Option<Uptime> {
+        self.session.as_ref().filter(|session| session.phase == Phase::Recovering)?;
+        match self.plan_after_start {
+            Plan::GoOn => None,
+            Plan::End => Some(Uptime(0)),
+            Plan::WaitForClock { until, .. } => Some(until),
+            Plan::Resume { not_before, .. } if self.meter.is_none() || !self.unread_since_start => {
+                Some(not_before)
+            }
+            Plan::Resume { not_before, .. } => Some(not_before + METER_PATIENCE),
+        }
+    }
+}
+
+/// How long a resumption waits for the register after the outage: a charger must not wait longer
+/// for a meter than a resident for the wash.
+const METER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A session of a station that the config no longer has ends at its last register, with an alarm.
+pub(super) fn end_orphan(open: &OpenSession, turn: &mut Turn<'_>) {
+    let age = elapsed(open.started, turn.now).unwrap_or_default();
+    let metered = open.start.meter.is_some();
+    let station = open.start.station.clone();
+    turn.record(Fact::SessionEnded(SessionEnd {
+        start: open.start.clone(),
+        reason: EndReason::Technician,
+        end_register_wh: None,
+        energy_wh: metered.then_some(open.posted_wh),
+        duration_s: age.as_secs(),
+        quality: if metered {
+            crate::core::ledger::Quality::Estimated
+        } else {
+            crate::core::ledger::Quality::Unmetered
+        },
+    }));
+    turn.command(Command::Notify(Notice::SwitchWithoutSession { station }));
+}

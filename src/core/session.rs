@@ -1,0 +1,278 @@
+//! One use of one station by one resident: what has been seen of its load, and what follows.
+
+use std::time::Duration;
+
+use crate::core::event::Vehicle;
+use crate::core::ledger::{EndReason, SessionStart};
+use crate::core::metering::elapsed;
+use crate::core::site::{Station, StationKind};
+use crate::core::time::{Stamp, Uptime, Wall};
+
+/// A session on record.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// As recorded.
+    pub start: SessionStart,
+    /// When it was recorded.
+    pub started: Stamp,
+    /// How old it was at `watched_since`: earlier boots count too.
+    age_before: Duration,
+    watched_since: Uptime,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Posted to it in the ledger so far.
+    pub posted_wh: i64,
+    /// Part of its energy is not known to have flowed exactly in it.
+    pub estimated: bool,
+    /// The 15-minute slot that is being filled.
+    pub slot: Wall,
+    load: Load,
+    /// Times that a switch was found open and closed again.
+    pub reclosed: u32,
+    /// A limit or revocation waits for the next idle moment.
+    pub end_when_idle: Option<EndReason>,
+}
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// After a start of the daemon: waiting to see how the switch stands.
+    Recovering,
+    /// The switch is being closed.
+    Closing {
+        /// How often it was tried.
+        attempts: u32,
+        /// When it is tried again, or given up.
+        retry_at: Uptime,
+    },
+    /// Power is on.
+    Running,
+    /// The intention to end is on record; power is being taken away.
+    Ending {
+        /// Why.
+        reason: EndReason,
+        /// Since when.
+        since: Uptime,
+        /// Whether the switch has been reported open.
+        opened: bool,
+    },
+}
+
+/// What has been seen of the load.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    /// Power at or above `idle_power` was seen.
+    seen: bool,
+    /// Last time that there was any draw worth the name, for `start_timeout`.
+    quiet_since: Uptime,
+    /// Idle without a break since.
+    idle_since: Option<Uptime>,
+    /// Below the tired-electronics threshold since, for limits that wait.
+    nearly_idle_since: Option<Uptime>,
+    /// A burst runs since.
+    burst_since: Option<Uptime>,
+    /// Last reading of power.
+    last: Option<Uptime>,
+    /// A car was there.
+    car_seen: bool,
+    /// The car is there no more.
+    car_left: bool,
+}
+
+/// Readings further apart than this break an idle time: what happened between is not known.
+const IDLE_BREAK: Duration = Duration::from_secs(10);
+/// Below this a machine draws nothing; a delayed start draws 2 to 20 W.
+const NO_LOAD_MW: i64 = 1_000;
+/// Once a limit waits, a steady draw below this counts as idle: electronics of 15 to 25 W exist.
+const TIRED_ELECTRONICS_MW: i64 = 50_000;
+/// How long a limit on a machine without `idle_after` waits for proof that it is idle.
+const DEFAULT_IDLE_PROOF: Duration = Duration::from_secs(8 * 60);
+
+impl Session {
+    /// A session whose start is about to be recorded.
+    pub fn new(start: SessionStart, now: Stamp, phase: Phase) -> Session {
+        Session {
+            start,
+            started: now,
+            age_before: Duration::ZERO,
+            watched_since: now.uptime,
+            phase,
+            posted_wh: 0,
+            estimated: false,
+            slot: now.wall.slot_start(SLOT),
+            load: Load {
+                seen: false,
+                quiet_since: now.uptime,
+                idle_since: None,
+                nearly_idle_since: None,
+                burst_since: None,
+                last: None,
+                car_seen: false,
+                car_left: false,
+            },
+            reclosed: 0,
+            end_when_idle: None,
+        }
+    }
+
+    /// A session that the store knows, as old as the clocks can tell.
+    pub fn recovered(start: SessionStart, started: Stamp, posted_wh: i64, now: Stamp) -> Session {
+        let age_before = elapsed(started, now).unwrap_or_default();
+        let fresh = Session::new(start, now, Phase::Recovering);
+        Session { started, age_before, posted_wh, ..fresh }
+    }
+
+    /// Time since its start.
+    pub fn age(&self, now: Uptime) -> Duration {
+        self.age_before + now.since(self.watched_since)
+    }
+
+    /// The state that a portal shows while this session is open.
+    pub fn is_idle(&self) -> bool {
+        self.load.seen && self.load.idle_since.is_some()
+    }
+
+    /// Whether load was seen.
+    pub fn has_drawn(&self) -> bool {
+        self.load.seen
+    }
+
+    /// After a restart: what the register shows it has used tells that load was seen.
+    pub fn assume_load_seen(&mut self) {
+        self.load.seen = true;
+    }
+
+    /// The car was unplugged.
+    pub fn car_left(&self) -> bool {
+        self.load.car_left
+    }
+
+    /// Takes a power reading in.
+    pub fn on_power(&mut self, power_mw: i64, station: &Station, now: Uptime) {
+        let load = &mut self.load;
+        let unknown_between = load.last.is_some_and(|last| now.since(last) > IDLE_BREAK);
+        if unknown_between {
+            load.idle_since = None;
+            load.nearly_idle_since = None;
+            load.burst_since = None;
+        }
+        load.last = Some(now);
+        let idle_mw = i64::from(station.rules.idle_power_w) * 1_000;
+        let draws = if station.kind == StationKind::Charger { idle_mw } else { NO_LOAD_MW };
+        if power_mw >= draws.min(idle_mw) {
+            load.quiet_since = now;
+        }
+        if power_mw < TIRED_ELECTRONICS_MW.max(idle_mw) {
+            load.nearly_idle_since.get_or_insert(now);
+        } else {
+            load.nearly_idle_since = None;
+        }
+        if power_mw < idle_mw {
+            load.burst_since = None;
+            load.idle_since.get_or_insert(now);
+        } else if !load.is_burst(power_mw, station, now) {
+            load.seen = true;
+            load.idle_since = None;
+            load.burst_since = None;
+        }
+    }
+
+    /// The meter is silent: what happens now is not known.
+    pub fn on_silence(&mut self) {
+        self.load.idle_since = None;
+        self.load.nearly_idle_since = None;
+        self.load.burst_since = None;
+    }
+
+    /// Takes the charger's word on the car in.
+    pub fn on_vehicle(&mut self, vehicle: Vehicle) {
+        match vehicle {
+            Vehicle::Connected | Vehicle::Charging => {
+                self.load.car_seen = true;
+                self.load.car_left = false;
+            }
+            Vehicle::Absent => self.load.car_left = self.load.car_seen,
+            Vehicle::Fault => {}
+        }
+    }
+
+    /// Whether the station is idle right now, not even in a burst.
+    fn is_still(&self) -> bool {
+        self.load.idle_since.is_some() && self.load.burst_since.is_none()
+    }
+
+    /// Idle without a break for `span`, and still so.
+    pub fn idle_for(&self, span: Duration, now: Uptime) -> bool {
+        self.is_still() && self.load.idle_since.is_some_and(|since| now.since(since) >= span)
+    }
+
+    /// Whether another permitted user may take over now.
+    pub fn is_handover_due(&self, station: &Station, now: Uptime) -> bool {
+        if self.phase != Phase::Running {
+            return false;
+        }
+        if station.kind == StationKind::Charger && station.has_vehicle_state && self.load.car_left {
+            return true;
+        }
+        let rules = &station.rules;
+        let long_enough = self.age(now) >= rules.min_duration;
+        let after = rules.handover_after;
+        self.load.seen && long_enough && after.is_some_and(|after| self.idle_for(after, now))
+    }
+
+    /// Why the session should end now, if it should.
+    pub fn end_due(&self, station: &Station, energy_wh: i64, now: Uptime) -> Option<EndReason> {
+        let rules = &station.rules;
+        let age = self.age(now);
+        if station.has_vehicle_state && self.load.car_left {
+            return Some(EndReason::Unplugged);
+        }
+        if let Some(reason) = self.waiting_end(station, energy_wh, now) {
+            return Some(reason);
+        }
+        let finished = rules.idle_after.is_some_and(|after| self.idle_for(after, now));
+        if self.load.seen && finished && age >= rules.min_duration {
+            return Some(EndReason::Finished);
+        }
+        let untouched = !self.load.seen && !self.load.car_seen && self.load.last.is_some();
+        let waited = rules.start_timeout.is_some_and(|t| now.since(self.load.quiet_since) >= t);
+        (untouched && waited).then_some(EndReason::NotUsed)
+    }
+
+    /// Limits and revocations: at once on chargers and where nobody can know the load, else at the
+    /// next idle moment.
+    fn waiting_end(&self, station: &Station, energy_wh: i64, now: Uptime) -> Option<EndReason> {
+        let rules = &station.rules;
+        let age = self.age(now);
+        let too_long = rules.max_duration.is_some_and(|most| age >= most);
+        let too_much = rules.max_energy_wh.is_some_and(|most| energy_wh >= most);
+        let limit = (too_long || too_much).then_some(EndReason::Limit);
+        let reason = self.end_when_idle.or(limit)?;
+        let at_once = station.kind == StationKind::Charger || station.meter.is_none();
+        let proof = rules.idle_after.unwrap_or(DEFAULT_IDLE_PROOF);
+        let nearly = self.load.nearly_idle_since.is_some_and(|since| now.since(since) >= proof);
+        (at_once || nearly || (!self.load.seen && self.is_still())).then_some(reason)
+    }
+
+    /// The next moment at which time alone may end the session.
+    pub fn limit_at(&self, station: &Station) -> Option<Uptime> {
+        let most = station.rules.max_duration?;
+        (station.kind == StationKind::Charger || station.meter.is_none())
+            .then(|| self.watched_since + most.saturating_sub(self.age_before))
+    }
+}
+
+impl Load {
+    /// Anti-crease bursts: up to this power for up to this long they do not break the idle time.
+    fn is_burst(&mut self, power_mw: i64, station: &Station, now: Uptime) -> bool {
+        let Some(burst) = station.rules.idle_burst else { return false };
+        if self.idle_since.is_none() || power_mw > i64::from(burst.power_w) * 1_000 {
+            return false;
+        }
+        let since = *self.burst_since.get_or_insert(now);
+        now.since(since) <= burst.duration
+    }
+}
+
+/// The length of a billing slot.
+pub const SLOT: Duration = Duration::from_secs(15 * 60);

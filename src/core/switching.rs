@@ -1,0 +1,170 @@
+//! What follows from how a station's switch stands.
+
+use crate::core::access::Denial;
+use crate::core::event::{Command, Feedback, Notice, SwitchReport};
+use crate::core::ledger::{EndReason, Fact, InterruptionCause, SwitchPosition};
+use crate::core::session::Phase;
+use crate::core::station::{
+    CLOSE_ATTEMPTS, CLOSE_RETRY, CLOSE_SILENCE, Fault, OPEN_RETRY, Station, Turn,
+};
+use crate::core::time::Uptime;
+
+/// A fault clears once switch and feedback have agreed with what was commanded for this long.
+const FAULT_CLEARS_AFTER: std::time::Duration = std::time::Duration::from_secs(30);
+/// A switch that reads open during a session is closed again this often.
+const RECLOSE_ATTEMPTS: u32 = 3;
+
+impl Station {
+    /// The switch was written or read.
+    pub(super) fn on_switch(&mut self, report: &SwitchReport, turn: &mut Turn<'_>) {
+        let position = effective(report);
+        if position.is_some() {
+            self.switch.reported = position;
+        }
+        match self.session.as_ref().map(|session| session.phase) {
+            Some(Phase::Recovering) => self.on_switch_after_start(position, turn),
+            Some(Phase::Closing { attempts, .. }) => {
+                self.on_switch_closing(position, attempts, turn);
+            }
+            Some(Phase::Running) if position == Some(SwitchPosition::Open) => self.reclose(turn),
+            Some(Phase::Running) => {}
+            Some(Phase::Ending { reason, since, .. }) => {
+                let opened = position == Some(SwitchPosition::Open);
+                if let Some(session) = self.session.as_mut().filter(|_| opened) {
+                    session.phase = Phase::Ending { reason, since, opened };
+                }
+                if opened && self.meter.is_none() {
+                    self.complete_end(None, turn);
+                }
+            }
+            None => self.on_switch_without_session(position, turn),
+        }
+        self.clear_fault(turn);
+    }
+
+    fn on_switch_closing(
+        &mut self,
+        position: Option<SwitchPosition>,
+        attempts: u32,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(session) = &mut self.session else { return };
+        session.phase = match position {
+            Some(SwitchPosition::Closed) => Phase::Running,
+            Some(SwitchPosition::Open) | None => {
+                Phase::Closing { attempts, retry_at: turn.uptime() + CLOSE_RETRY }
+            }
+        };
+    }
+
+    /// The switch was not confirmed in time: once more, or give up.
+    pub(super) fn retry_close(&mut self, attempts: u32, turn: &mut Turn<'_>) {
+        let Some(session) = &mut self.session else { return };
+        if attempts < CLOSE_ATTEMPTS {
+            let retry_at = turn.uptime() + CLOSE_SILENCE;
+            session.phase = Phase::Closing { attempts: attempts + 1, retry_at };
+            turn.command(Command::CloseSwitch(self.plan.id.clone()));
+            return;
+        }
+        self.begin_end(EndReason::SwitchFailed, turn);
+        self.declare_fault(Fault::SwitchFailed, turn);
+        let refusal = Feedback::Denied(Denial::OutOfService);
+        turn.command(Command::ShowFeedback(self.plan.reader.clone(), refusal));
+    }
+
+    /// A relay board that reset: the session goes on, on record.
+    fn reclose(&mut self, turn: &mut Turn<'_>) {
+        let register = self.meter.as_ref().and_then(|meter| meter.register_wh());
+        let Some(session) = &mut self.session else { return };
+        if session.car_left() || session.reclosed > RECLOSE_ATTEMPTS {
+            return;
+        }
+        session.reclosed += 1;
+        if session.reclosed > RECLOSE_ATTEMPTS {
+            return self.declare_fault(Fault::SwitchFailed, turn);
+        }
+        session.phase = Phase::Closing { attempts: 1, retry_at: turn.uptime() + CLOSE_SILENCE };
+        turn.record(Fact::Interruption {
+            session: session.start.session,
+            cause: InterruptionCause::SwitchOpened,
+            register_wh_before: register,
+            register_wh_after: register,
+            outage_s: None,
+        });
+        turn.command(Command::CloseSwitch(self.plan.id.clone()));
+    }
+
+    fn on_switch_without_session(&mut self, position: Option<SwitchPosition>, turn: &mut Turn<'_>) {
+        match position {
+            None => {}
+            Some(SwitchPosition::Open) => {
+                self.switch.must_open = false;
+                self.switch.retry_at = None;
+                self.switch.noticed = false;
+            }
+            Some(SwitchPosition::Closed) if self.switch.must_open => {
+                self.declare_fault(Fault::SwitchStuck, turn);
+            }
+            Some(SwitchPosition::Closed) => self.open_if_unused(turn),
+        }
+    }
+
+    /// A switch found closed without a session: opened without load, left alone under load.
+    pub(super) fn open_if_unused(&mut self, turn: &mut Turn<'_>) {
+        let closed = self.switch.reported == Some(SwitchPosition::Closed);
+        if !closed || self.session.is_some() || self.switch.must_open {
+            return;
+        }
+        let idle_mw = i64::from(self.plan.rules.idle_power_w) * 1_000;
+        let power = self.meter.as_ref().and_then(|meter| meter.power());
+        match power {
+            Some((power_mw, _)) if power_mw < idle_mw => self.open_again(turn),
+            Some(_) | None => {
+                let awaiting_first_reading = self.meter.is_some() && self.unread_since_start;
+                if !self.switch.noticed && !awaiting_first_reading {
+                    self.switch.noticed = true;
+                    let station = self.plan.id.clone();
+                    turn.command(Command::Notify(Notice::SwitchWithoutSession { station }));
+                }
+            }
+        }
+    }
+
+    /// Tells a switch that should be open to open, and when to tell it again.
+    pub(super) fn open_again(&mut self, turn: &mut Turn<'_>) {
+        self.switch.must_open = true;
+        self.switch.retry_at = Some(turn.uptime() + OPEN_RETRY);
+        turn.command(Command::OpenSwitch(self.plan.id.clone()));
+    }
+
+    fn clear_fault(&mut self, turn: &mut Turn<'_>) {
+        let commanded = match self.session.as_ref().map(|session| session.phase) {
+            Some(Phase::Recovering | Phase::Closing { .. } | Phase::Running) => {
+                SwitchPosition::Closed
+            }
+            Some(Phase::Ending { .. }) | None => SwitchPosition::Open,
+        };
+        if self.switch.reported != Some(commanded) {
+            self.switch.agrees_since = None;
+            return;
+        }
+        let since: Uptime = *self.switch.agrees_since.get_or_insert(turn.uptime());
+        if turn.uptime().since(since) >= FAULT_CLEARS_AFTER {
+            self.fault = None;
+        }
+    }
+}
+
+/// Where a contactor feedback is wired, it has the last word.
+fn effective(report: &SwitchReport) -> Option<SwitchPosition> {
+    let position = |relay, feedback: &Option<bool>| match feedback {
+        Some(true) => SwitchPosition::Closed,
+        Some(false) => SwitchPosition::Open,
+        None => relay,
+    };
+    match report {
+        SwitchReport::Closed { feedback } => Some(position(SwitchPosition::Closed, feedback)),
+        SwitchReport::Open { feedback } => Some(position(SwitchPosition::Open, feedback)),
+        SwitchReport::Unknown => None,
+    }
+}

@@ -1,0 +1,352 @@
+//! What a tap means on a reader.
+
+use std::time::Duration;
+
+use crate::core::access::{Circumstances, Denial, Entry, decide};
+use crate::core::badge::{Technology, Uid};
+use crate::core::event::{Command, Feedback, Notice, Tap};
+use crate::core::gateway::Gateway;
+use crate::core::ids::{BadgeId, ReaderId, SessionId, StationId};
+use crate::core::ledger::{Authority, EndReason};
+use crate::core::metering::elapsed;
+use crate::core::session::Phase;
+use crate::core::site::{self, Selection};
+use crate::core::station::{PendingStart, Station, Turn};
+use crate::core::time::Uptime;
+
+/// A reader and what lately happened on it.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    pub(super) plan: site::Reader,
+    present: Option<Uid>,
+    removed: Option<(Uid, Uptime)>,
+    acted: Option<(Uid, Uptime, Feedback)>,
+    window: Option<Window>,
+}
+
+/// A grant that waits for a button.
+#[derive(Clone, Debug)]
+struct Window {
+    tap: Tap,
+    until: Uptime,
+}
+
+/// What a tap means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Decision {
+    Start(StationId),
+    Stop(StationId),
+    HandOver(StationId),
+    YoursRunning,
+    AwaitButton(Vec<StationId>),
+    Deny(Option<StationId>, Denial),
+}
+
+/// The same badge within this time of its own tap changes nothing and repeats the feedback.
+const REPEAT: Duration = Duration::from_secs(5);
+
+impl Reader {
+    pub(super) fn new(plan: site::Reader) -> Reader {
+        Reader { plan, present: None, removed: None, acted: None, window: None }
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<(Uptime, &'static str)> {
+        self.window.as_ref().map(|window| (window.until, "selection window"))
+    }
+
+    pub(super) fn on_timeout(&mut self, turn: &mut Turn<'_>) {
+        if self.window.as_ref().is_some_and(|window| window.until <= turn.uptime()) {
+            self.close_window(turn);
+        }
+    }
+
+    pub(super) fn close_window(&mut self, turn: &mut Turn<'_>) {
+        if self.window.take().is_some() {
+            turn.command(Command::WatchButtons(self.plan.id.clone(), Vec::new()));
+        }
+    }
+
+    pub(super) fn forget_action(&mut self) {
+        self.acted = None;
+    }
+
+    /// Whether this arrival is a tap: the same card counts again only after it was away.
+    fn is_tap(&mut self, uid: Uid, now: Uptime) -> bool {
+        let lies_there = self.present.replace(uid) == Some(uid);
+        let flapped = self
+            .removed
+            .is_some_and(|(removed, at)| removed == uid && now.since(at) < self.plan.debounce);
+        !lies_there && !flapped
+    }
+
+    fn repeated(&self, uid: Uid, now: Uptime) -> Option<Feedback> {
+        let (acted, at, feedback) = self.acted?;
+        (acted == uid && now.since(at) < REPEAT).then_some(feedback)
+    }
+}
+
+impl Gateway {
+    pub(super) fn on_badge_presented(&mut self, tap: &Tap, turn: &mut Turn<'_>) {
+        let now = turn.uptime();
+        let Some(reader) = self.reader_mut(&tap.reader) else { return };
+        if !reader.is_tap(tap.uid, now) {
+            return;
+        }
+        if let Some(feedback) = reader.repeated(tap.uid, now) {
+            return turn.command(Command::ShowFeedback(tap.reader.clone(), feedback));
+        }
+        if tap.uid.is_random() || tap.uid.is_truncated() {
+            let random = tap.uid.is_random();
+            let denial = if random { Denial::RandomUid } else { Denial::Unreadable };
+            return deny_card(&tap.reader, tap.technology, denial, turn);
+        }
+        if self.selection_is_open(tap, turn) {
+            return;
+        }
+        let decision = self.meaning_of(tap, turn);
+        self.act_on(decision, tap, turn);
+    }
+
+    pub(super) fn on_badge_unreadable(
+        &mut self,
+        reader: &ReaderId,
+        technology: Technology,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.reader_mut(reader).is_some() {
+            deny_card(reader, technology, Denial::Unreadable, turn);
+        }
+    }
+
+    pub(super) fn on_badge_removed(&mut self, reader: &ReaderId, turn: &mut Turn<'_>) {
+        if let Some(reader) = self.reader_mut(reader) {
+            if let Some(uid) = reader.present.take() {
+                reader.removed = Some((uid, turn.uptime()));
+            }
+        }
+    }
+
+    pub(super) fn on_button_pressed(
+        &mut self,
+        id: &StationId,
+        candidate: SessionId,
+        turn: &mut Turn<'_>,
+    ) {
+        let on_reader = |reader: &&mut Reader| reader.plan.stations.contains(id);
+        let Some(reader) = self.readers.iter_mut().find(on_reader) else { return };
+        let Some(window) = reader.window.take() else { return };
+        turn.command(Command::WatchButtons(reader.plan.id.clone(), Vec::new()));
+        let tap = Tap { candidate, ..window.tap };
+        let decision = match self.stations.iter().find(|station| &station.plan.id == id) {
+            Some(station) => self.meaning_at(station, &tap, turn),
+            None => return,
+        };
+        self.act_on(decision, &tap, turn);
+    }
+
+    /// While a selection waits for a button nobody else taps into it; the same user closes it.
+    fn selection_is_open(&mut self, tap: &Tap, turn: &mut Turn<'_>) -> bool {
+        let user = tap.entry.as_ref().map(|entry| &entry.user);
+        let Some(reader) = self.reader_mut(&tap.reader) else { return false };
+        let Some(window) = &reader.window else { return false };
+        let owner = window.tap.entry.as_ref().map(|entry| &entry.user);
+        if window.tap.uid == tap.uid || (owner.is_some() && owner == user) {
+            reader.close_window(turn);
+        } else {
+            refuse(tap, None, Denial::SelectionOpen, turn);
+        }
+        true
+    }
+
+    fn meaning_of(&self, tap: &Tap, turn: &Turn<'_>) -> Decision {
+        let Some(reader) = self.readers.iter().find(|reader| reader.plan.id == tap.reader) else {
+            return Decision::Deny(None, Denial::NotGranted);
+        };
+        let here = |station: &&Station| reader.plan.stations.contains(&station.plan.id);
+        let meanings: Vec<Decision> = self
+            .stations
+            .iter()
+            .filter(here)
+            .map(|station| self.meaning_at(station, tap, turn))
+            .collect();
+        match reader.plan.selection {
+            Selection::Single | Selection::FirstFree => first_of(meanings),
+            Selection::Button => selectable(meanings),
+        }
+    }
+
+    /// What the tap means at one station. Ownership comes first.
+    fn meaning_at(&self, station: &Station, tap: &Tap, turn: &Turn<'_>) -> Decision {
+        let id = station.plan.id.clone();
+        let user = tap.entry.as_ref().map(|entry| &entry.user);
+        if station.is_owned_by(tap.uid, user) {
+            let stoppable = station.session.as_ref().is_some_and(|session| match session.phase {
+                Phase::Recovering | Phase::Closing { .. } | Phase::Running => {
+                    station.plan.rules.tap_to_stop
+                }
+                Phase::Ending { .. } => false,
+            });
+            return if stoppable { Decision::Stop(id) } else { Decision::YoursRunning };
+        }
+        let occupied = station.session.is_some() || station.pending.is_some();
+        let handover = station.pending.is_none()
+            && station
+                .session
+                .as_ref()
+                .is_some_and(|session| session.is_handover_due(&station.plan, turn.uptime()));
+        let circumstances = Circumstances {
+            now: turn.now,
+            clock_floor: self.clock_floor,
+            allowlist_age: self.allowlist_arrived.and_then(|at| elapsed(at, turn.now)),
+            out_of_service: station.out_of_service.is_some() || station.fault.is_some(),
+            occupied: occupied && !handover,
+            sessions_of_user: self.sessions_of(tap.entry.as_ref(), &station.plan),
+            storage_failed: !self.unsaved.is_empty(),
+        };
+        let entry = tap.entry.as_ref();
+        match decide(turn.policy, &station.plan, entry, tap.technology, &circumstances) {
+            Ok(()) if handover => Decision::HandOver(id),
+            Ok(()) => Decision::Start(id),
+            Err(denial) => Decision::Deny(Some(id), denial),
+        }
+    }
+
+    fn sessions_of(&self, entry: Option<&Entry>, plan: &site::Station) -> u32 {
+        let Some(entry) = entry else { return 0 };
+        let theirs = |station: &&Station| {
+            station.plan.kind == plan.kind && station.user() == Some(&entry.user)
+        };
+        u32::try_from(self.stations.iter().filter(theirs).count()).unwrap_or(u32::MAX)
+    }
+
+    fn act_on(&mut self, decision: Decision, tap: &Tap, turn: &mut Turn<'_>) {
+        match decision {
+            Decision::Start(id) | Decision::HandOver(id) => {
+                self.note_action(tap, Feedback::Granted, turn);
+                let pending = self.pending_start(tap, turn);
+                if let Some(station) = self.station_mut(&id) {
+                    station.begin_start(pending, turn);
+                }
+            }
+            Decision::Stop(id) => {
+                self.note_action(tap, Feedback::Stopped, turn);
+                turn.command(Command::ShowFeedback(tap.reader.clone(), Feedback::Stopped));
+                if let Some(station) = self.station_mut(&id) {
+                    station.begin_end(EndReason::Tapped, turn);
+                }
+            }
+            Decision::YoursRunning => {
+                turn.command(Command::ShowFeedback(tap.reader.clone(), Feedback::YoursRunning));
+            }
+            Decision::AwaitButton(stations) => {
+                let Some(reader) = self.reader_mut(&tap.reader) else { return };
+                let until = turn.uptime() + reader.plan.selection_timeout;
+                reader.window = Some(Window { tap: tap.clone(), until });
+                turn.command(Command::WatchButtons(tap.reader.clone(), stations));
+                turn.command(Command::ShowFeedback(tap.reader.clone(), Feedback::SelectStation));
+            }
+            Decision::Deny(station, denial) => refuse(tap, station, denial, turn),
+        }
+    }
+
+    fn note_action(&mut self, tap: &Tap, feedback: Feedback, turn: &Turn<'_>) {
+        if let Some(reader) = self.reader_mut(&tap.reader) {
+            reader.acted = Some((tap.uid, turn.uptime(), feedback));
+        }
+    }
+
+    fn pending_start(&self, tap: &Tap, turn: &Turn<'_>) -> PendingStart {
+        let entry = tap.entry.as_ref();
+        PendingStart {
+            candidate: tap.candidate,
+            user: entry.map(|entry| entry.user.clone()),
+            badge: entry.map(|entry| entry.badge.clone()),
+            uid: Some(tap.uid),
+            authorised_by: Authority::Allowlist,
+            allowlist_version: self.allowlist.as_ref().map(|allowlist| allowlist.version),
+            reader: Some(tap.reader.clone()),
+            deadline: turn.uptime() + turn.policy.start_read_timeout,
+            retry_at: None,
+        }
+    }
+}
+
+/// Stop what is one's own, else the first grant, else a hand-over, else the best refusal.
+fn first_of(meanings: Vec<Decision>) -> Decision {
+    let rank = |meaning: &Decision| match meaning {
+        Decision::Stop(_) => 0,
+        Decision::Start(_) => 1,
+        Decision::HandOver(_) => 2,
+        Decision::YoursRunning => 3,
+        Decision::AwaitButton(_) => 4,
+        Decision::Deny(..) => 5,
+    };
+    let best = meanings.iter().min_by_key(|meaning| rank(meaning)).cloned();
+    match best {
+        Some(Decision::Deny(..)) => furthest_refusal(meanings),
+        Some(meaning) => meaning,
+        None => Decision::Deny(None, Denial::NotGranted),
+    }
+}
+
+/// With buttons, every station that would start or stop may be chosen.
+fn selectable(meanings: Vec<Decision>) -> Decision {
+    let chosen: Vec<StationId> = meanings
+        .iter()
+        .filter_map(|meaning| match meaning {
+            Decision::Start(id) | Decision::Stop(id) | Decision::HandOver(id) => Some(id.clone()),
+            Decision::YoursRunning | Decision::AwaitButton(_) | Decision::Deny(..) => None,
+        })
+        .collect();
+    if !chosen.is_empty() {
+        return Decision::AwaitButton(chosen);
+    }
+    if meanings.contains(&Decision::YoursRunning) {
+        return Decision::YoursRunning;
+    }
+    furthest_refusal(meanings)
+}
+
+/// The refusal of the station that came closest to a grant.
+fn furthest_refusal(meanings: Vec<Decision>) -> Decision {
+    let refusals = meanings.into_iter().filter_map(|meaning| match meaning {
+        Decision::Deny(id, denial) => Some((id, denial)),
+        Decision::Start(_)
+        | Decision::Stop(_)
+        | Decision::HandOver(_)
+        | Decision::YoursRunning
+        | Decision::AwaitButton(_) => None,
+    });
+    match refusals.reduce(|best, next| if next.1 > best.1 { next } else { best }) {
+        Some((id, denial)) => Decision::Deny(id, denial),
+        None => Decision::Deny(None, Denial::NotGranted),
+    }
+}
+
+fn refuse(tap: &Tap, station: Option<StationId>, reason: Denial, turn: &mut Turn<'_>) {
+    let badge: Option<BadgeId> = tap.entry.as_ref().map(|entry| entry.badge.clone());
+    let uid = badge.is_none().then_some(tap.uid);
+    turn.command(Command::ShowFeedback(tap.reader.clone(), Feedback::Denied(reason)));
+    let (reader, technology) = (tap.reader.clone(), Some(tap.technology));
+    turn.command(Command::Notify(Notice::Denied {
+        reader,
+        station,
+        reason,
+        technology,
+        badge,
+        uid,
+    }));
+}
+
+/// A card that is no badge: random, truncated or unreadable. Its number is nobody's and stays here.
+fn deny_card(reader: &ReaderId, technology: Technology, reason: Denial, turn: &mut Turn<'_>) {
+    turn.command(Command::ShowFeedback(reader.clone(), Feedback::Denied(reason)));
+    turn.command(Command::Notify(Notice::Denied {
+        reader: reader.clone(),
+        station: None,
+        reason,
+        technology: Some(technology),
+        badge: None,
+        uid: None,
+    }));
+}
