@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod control;
+pub mod journal;
 pub mod modbus;
 pub mod mqtt;
 pub mod pcsc;

@@ -1,1 +1,129 @@
-//! (to come)
+//! What commands and the daemon say to each other over the control socket: one JSON object a line
+//! each way, one request a connection.
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::ids::ReaderId;
+use crate::core::view::StationView;
+
+/// Longest request line: a request names a thing and carries a note, not data.
+pub const REQUEST_MAX_BYTES: usize = 16 * 1024;
+/// Longest answer line: a site of 64 stations takes some 40 KiB.
+pub const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a command asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Everything that `tapgate status` shows.
+    Status,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// The request cannot be served; says why and what to do.
+    Error(String),
+}
+
+/// The gateway at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The gateway's id.
+    pub gateway: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// Counts kernel boots.
+    pub boot: u32,
+    /// Since the daemon started.
+    pub running_s: u64,
+    /// `synced` or `unsynced`.
+    pub clock: String,
+    /// In config order.
+    pub stations: Vec<StationView>,
+    /// In config order.
+    pub readers: Vec<ReaderStatus>,
+    /// Every unit of every bus, in config order.
+    pub devices: Vec<DeviceStatus>,
+    /// Null on a stand-alone site.
+    pub cloud: Option<CloudStatus>,
+    /// Null as long as there is no list.
+    pub allowlist: Option<AllowlistStatus>,
+    /// The ledger.
+    pub ledger: LedgerStatus,
+    /// What a technician should look at, each with its next step.
+    pub alarms: Vec<String>,
+}
+
+/// A reader as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReaderStatus {
+    /// Its name in the config.
+    pub reader: ReaderId,
+    /// `ready`, `missing` or `ambiguous`.
+    pub state: String,
+    /// The PC/SC name it is bound to, or why there is none.
+    pub detail: String,
+}
+
+/// A unit on a bus as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// The bus's name in the config.
+    pub bus: String,
+    /// The unit id.
+    pub unit: u8,
+    /// The device's name in the config.
+    pub device: String,
+    /// `unknown`, `ok`, `suspect` or `down`.
+    pub state: String,
+    /// Requests since the daemon started.
+    pub requests: u64,
+    /// How many of them failed.
+    pub errors: u64,
+    /// Time of the last answer in milliseconds.
+    pub latency_ms: Option<u64>,
+    /// The last failure.
+    pub last_error: Option<String>,
+}
+
+/// The link to the cloud as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudStatus {
+    /// Whether the broker is connected.
+    pub connected: bool,
+    /// The broker's address.
+    pub broker: String,
+    /// Connections ever made.
+    pub conn: u64,
+    /// Why it is not connected.
+    pub last_error: Option<String>,
+    /// Events that were dropped because the link was away for long.
+    pub events_dropped: u64,
+}
+
+/// The allowlist as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the cloud contract")]
+pub struct AllowlistStatus {
+    pub list: String,
+    pub version: u64,
+    pub digest: String,
+    pub count: u64,
+}
+
+/// The ledger as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the cloud contract")]
+pub struct LedgerStatus {
+    pub epoch: String,
+    pub head: u64,
+    pub acked: u64,
+    /// Records that the cloud has not stored yet.
+    pub unacknowledged: u64,
+    /// Records that could not be written yet: the disk is full or broken.
+    pub unsaved: u64,
+}
