@@ -1,0 +1,74 @@
+# tapgate: everything a fresh Debian 12 machine needs is installed by these targets.
+#
+#   make demo    a whole simulated building on this machine, served by the real daemon
+#   make test    format, lints, unit tests, scenarios, end-to-end tests against real parts
+#   make bench   the figures of docs/figures.md, measured here
+#   make release the binary for a site, without the demo
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: demo test lint bench release setup tools rust python help clean
+
+PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev libsystemd-dev \
+            pcscd vsmartcard-vpcd mosquitto socat python3 python3-venv tzdata
+# rustc 1.95 or newer; Debian 12 has it under the name that its browsers are built with.
+RUST_PACKAGES := cargo-web rustc-web rustfmt-web
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends
+DURATION ?=
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: setup
+	cargo build --release --locked
+	target=$$(cargo metadata --format-version 1 --no-deps --locked | \
+	  sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'); \
+	"$$target/release/tapgate" demo $(if $(DURATION),--duration $(DURATION))
+
+test: setup lint
+	cargo test --locked --no-fail-fast
+
+lint: setup
+	cargo fmt --check
+	@if cargo clippy --version >/dev/null 2>&1; then \
+	  echo 'cargo clippy --locked --all-targets -- -D warnings'; \
+	  cargo clippy --locked --all-targets -- -D warnings; \
+	else \
+	  echo 'lint: clippy is NOT run: this toolchain has none (rustup component add clippy)'; \
+	fi
+
+bench: setup
+	cargo bench --locked --bench tap_to_power
+
+release: setup
+	cargo build --release --locked --no-default-features
+
+setup: tools rust python
+
+tools:
+	@missing=$$(for package in $(PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; \
+	done); \
+	if [ -n "$$missing" ]; then \
+	  echo "installing:" $$missing; \
+	  $(SUDO) apt-get update -q && $(APT) $$missing; \
+	fi
+
+rust: tools
+	@version=$$(cargo --version 2>/dev/null | cut -d' ' -f2); \
+	if [ -z "$$version" ] || ! printf '1.95\n%s\n' "$$version" | sort -VC; then \
+	  echo "installing Rust (found: $${version:-none}, needed: 1.95)"; \
+	  $(SUDO) apt-get update -q && $(APT) $(RUST_PACKAGES); \
+	fi
+
+python: .venv/installed
+
+.venv/installed: tests/requirements.txt | tools
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+clean:
+	cargo clean
+	rm -rf .venv

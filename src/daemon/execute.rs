@@ -1,0 +1,121 @@
+//! Runs a step: commits its records, then runs its commands in order.
+
+use crate::core::event::{Command, Event, Step, Tap};
+use crate::core::ids::SessionId;
+use crate::daemon::event_loop::Daemon;
+use crate::io::modbus::{FieldCommand, FieldEvent};
+use crate::io::pcsc::ReaderEvent;
+
+impl Daemon {
+    /// Record, then act. A commit that fails goes back to the core, which denies what would have
+    /// started; nothing is acted on before its record is on disk.
+    pub(super) async fn execute(&mut self, step: Step) {
+        let step = self.commit(step).await;
+        for command in step.commands {
+            self.run_command(command);
+        }
+    }
+
+    async fn commit(&mut self, step: Step) -> Step {
+        if step.records.is_empty() {
+            return step;
+        }
+        match self.store.commit(step.records.clone()).await {
+            Ok(head) => {
+                self.log_records(&step.records, head.seq);
+                if let Some(cloud) = &self.cloud {
+                    cloud.records_committed();
+                }
+                step
+            }
+            Err(error) => {
+                tracing::error!("records cannot be saved, starts are refused: {error}");
+                self.gateway.handle_commit_failure(step, self.clock.now())
+            }
+        }
+    }
+
+    fn run_command(&mut self, command: Command) {
+        match command {
+            Command::CloseSwitch(station) => self.field.send(FieldCommand::CloseSwitch(station)),
+            Command::OpenSwitch(station) => self.field.send(FieldCommand::OpenSwitch(station)),
+            Command::ReadSwitch(station) => self.field.send(FieldCommand::ReadSwitch(station)),
+            Command::ReadMeter(station) => self.field.send(FieldCommand::ReadMeter(station)),
+            Command::PaceMeter(station, pace) => {
+                self.field.send(FieldCommand::Pace(station, pace));
+            }
+            Command::SetLamp(station, lit) => self.field.send(FieldCommand::SetLamp(station, lit)),
+            Command::WatchButtons(reader, stations) => {
+                self.watch_buttons(reader, stations);
+            }
+            Command::ShowFeedback(reader, feedback) => {
+                tracing::debug!(%reader, ?feedback, "feedback");
+                self.pcsc.show(&reader, feedback);
+            }
+            Command::Notify(notice) => self.notify(notice),
+            Command::PublishStation(station) => self.publish_station(&station),
+        }
+    }
+
+    pub(super) async fn on_field(&mut self, event: FieldEvent) {
+        match event {
+            FieldEvent::Switch { station, report } => {
+                self.handle(Event::SwitchReported { station, report }).await;
+            }
+            FieldEvent::Meter { station, reading } => {
+                self.handle(Event::MeterRead { station, reading }).await;
+            }
+            FieldEvent::MeterSilent { station } => {
+                self.handle(Event::MeterSilent { station }).await;
+            }
+            FieldEvent::Button { station } => {
+                self.handle(Event::ButtonPressed { station, candidate: new_session_id() }).await;
+            }
+            FieldEvent::UnitDown { bus, unit, device, error } => {
+                self.on_unit_down(&bus, unit, &device, &error);
+            }
+            FieldEvent::UnitBack { bus, unit, device } => self.on_unit_back(&bus, unit, &device),
+            FieldEvent::BusDown { bus, error } => tracing::warn!(%bus, "bus is down: {error}"),
+            FieldEvent::BusBack { bus } => tracing::info!(%bus, "bus is back"),
+        }
+    }
+
+    pub(super) async fn on_reader(&mut self, event: ReaderEvent) {
+        self.watch.note_reader(&event);
+        match event {
+            ReaderEvent::Presented { reader, uid, technology, .. } => {
+                let entry = self.store.lookup(uid).await.unwrap_or_else(|error| {
+                    tracing::error!("the allowlist cannot be read, badges are refused: {error}");
+                    None
+                });
+                let candidate = new_session_id();
+                let tap = Tap { reader, uid, technology, entry, candidate };
+                self.handle(Event::BadgePresented(tap)).await;
+            }
+            ReaderEvent::Unreadable { reader, technology } => {
+                self.handle(Event::BadgeUnreadable { reader, technology }).await;
+            }
+            ReaderEvent::Removed { reader } => self.handle(Event::BadgeRemoved { reader }).await,
+            ReaderEvent::Found { reader, name } => self.on_reader_found(&reader, &name),
+            ReaderEvent::Lost { reader, why } => {
+                self.on_reader_lost(&reader, &why);
+                self.handle(Event::BadgeRemoved { reader }).await;
+            }
+            ReaderEvent::UnboundTap { name, technology } => {
+                let technology = technology.as_str();
+                tracing::warn!(
+                    "a {technology} card on {name:?}, which no [[reader]] is bound to; \
+                     add one to the config or unplug the reader"
+                );
+            }
+            ReaderEvent::Ambiguous { message } => tracing::error!("{message}"),
+            ReaderEvent::PcscdUnavailable { message } => tracing::warn!("{message}"),
+            ReaderEvent::PcscdBack => tracing::info!("pcscd answers again"),
+        }
+    }
+}
+
+/// A version 7 UUID: random enough to be unique even when the clock is wrong.
+fn new_session_id() -> SessionId {
+    SessionId(uuid::Uuid::now_v7().into_bytes())
+}

@@ -1,0 +1,127 @@
+//! What the tasks last said of themselves, for the watchdog and for `tapgate status`.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::core::ids::{BusId, ReaderId};
+use crate::daemon::event_loop::Chore;
+use crate::io::pcsc::ReaderEvent;
+use crate::protocol::control::ReaderStatus;
+
+/// Readers, chores and bus progress.
+pub(super) struct Watch {
+    pub(super) started: Instant,
+    readers: Vec<(ReaderId, ReaderState)>,
+    ambiguity: Option<String>,
+    pcscd_failure: Option<String>,
+    done: BTreeMap<Chore, Instant>,
+    buses: BTreeMap<BusId, (u64, Instant)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum ReaderState {
+    Ready(String),
+    Missing(String),
+}
+
+/// A bus task advances even when every unit times out; one that does not is stuck.
+const BUS_STUCK: Duration = Duration::from_secs(15);
+
+impl Watch {
+    pub(super) fn new(readers: impl Iterator<Item = ReaderId>) -> Watch {
+        let missing = || ReaderState::Missing("not found yet; run: pcsc_scan".into());
+        Watch {
+            started: Instant::now(),
+            readers: readers.map(|reader| (reader, missing())).collect(),
+            ambiguity: None,
+            pcscd_failure: None,
+            done: BTreeMap::new(),
+            buses: BTreeMap::new(),
+        }
+    }
+
+    /// Whether `chore` was last done at least `every` ago; then it counts as done now.
+    pub(super) fn is_due(&mut self, chore: Chore, every: Duration) -> bool {
+        let now = Instant::now();
+        let due = self.done.get(&chore).is_none_or(|at| now.duration_since(*at) >= every);
+        if due {
+            self.done.insert(chore, now);
+        }
+        due
+    }
+
+    pub(super) fn stuck_buses(
+        &mut self,
+        progress: BTreeMap<BusId, u64>,
+        now: Instant,
+    ) -> Vec<BusId> {
+        let mut stuck = Vec::new();
+        for (bus, count) in progress {
+            match self.buses.get(&bus) {
+                Some((last, since)) if *last == count => {
+                    if now.duration_since(*since) >= BUS_STUCK {
+                        stuck.push(bus);
+                    }
+                }
+                Some(_) | None => {
+                    self.buses.insert(bus, (count, now));
+                }
+            }
+        }
+        stuck
+    }
+
+    pub(super) fn note_reader(&mut self, event: &ReaderEvent) {
+        match event {
+            ReaderEvent::Found { reader, name } => {
+                self.ambiguity = None;
+                self.set_reader(reader, ReaderState::Ready(name.clone()));
+            }
+            ReaderEvent::Lost { reader, why } => {
+                self.set_reader(reader, ReaderState::Missing(why.clone()));
+            }
+            ReaderEvent::Ambiguous { message } => self.ambiguity = Some(message.clone()),
+            ReaderEvent::PcscdUnavailable { message } => {
+                self.pcscd_failure = Some(message.clone());
+            }
+            ReaderEvent::PcscdBack => self.pcscd_failure = None,
+            ReaderEvent::Presented { .. }
+            | ReaderEvent::Unreadable { .. }
+            | ReaderEvent::Removed { .. }
+            | ReaderEvent::UnboundTap { .. } => {}
+        }
+    }
+
+    fn set_reader(&mut self, reader: &ReaderId, state: ReaderState) {
+        for (id, known) in &mut self.readers {
+            if id == reader {
+                *known = state.clone();
+            }
+        }
+    }
+
+    pub(super) fn readers(&self) -> Vec<ReaderStatus> {
+        let status = |(reader, state): &(ReaderId, ReaderState)| {
+            let (state, detail) = match state {
+                ReaderState::Ready(name) => ("ready", name.clone()),
+                ReaderState::Missing(why) => ("missing", why.clone()),
+            };
+            ReaderStatus { reader: reader.clone(), state: state.into(), detail }
+        };
+        self.readers.iter().map(status).collect()
+    }
+
+    /// What a technician should look at.
+    pub(super) fn alarms(&self) -> Vec<String> {
+        let missing = self.readers.iter().filter_map(|(reader, state)| match state {
+            ReaderState::Missing(why) => Some(format!("reader {reader}: {why}")),
+            ReaderState::Ready(_) => None,
+        });
+        let general = self.pcscd_failure.iter().chain(&self.ambiguity).cloned();
+        general.chain(missing).collect()
+    }
+
+    pub(super) fn has_missing_reader(&self) -> bool {
+        self.readers.iter().any(|(_, state)| matches!(state, ReaderState::Missing(_)))
+    }
+}
