@@ -1,9 +1,133 @@
 //! The command line: one file per command.
 
-pub mod check;
-pub mod profiles;
+mod check;
+mod client;
+mod profiles;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::daemon;
+
+/// Usage errors (sysexits.h).
+const EXIT_USAGE: u8 = 64;
+/// The daemon does not run.
+pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
+
+/// Where the config lies unless `--config` says otherwise.
+const CONFIG: &str = "/etc/tapgate/config.toml";
+
+#[derive(Parser)]
+#[command(name = "tapgate", version, about, max_term_width = 100)]
+#[command(after_help = "Start here:\n  tapgate check            is the config right?\n  \
+    tapgate status           what is going on?\n\nExit codes: 0 fine, 1 something is wrong with \
+    the site, 64 usage, 69 daemon not running,\n74 storage, 77 permission, 78 config.")]
+struct Arguments {
+    /// The config file
+    #[arg(long, global = true, value_name = "FILE", default_value = CONFIG)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon (systemd's ExecStart)
+    #[command(after_help = "Example:\n  tapgate run --config /etc/tapgate/config.toml\n\n\
+        TAPGATE_LOG sets what is logged: info (default), debug, tapgate::io::modbus=trace, ...")]
+    Run,
+    /// Check the config: all errors at once, with line, column and fix
+    #[command(after_help = "Example:\n  tapgate check /etc/tapgate/config.toml")]
+    Check {
+        /// The file to check (default: the one of --config)
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show stations, sessions, readers, buses, cloud, allowlist and ledger
+    #[command(after_help = "Example:\n  tapgate status --json | jq .stations")]
+    Status {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// List, show and check device profiles
+    Profiles {
+        #[command(subcommand)]
+        command: ProfilesCommand,
+    },
+    /// Serve a whole simulated building on this machine
+    #[cfg(feature = "demo")]
+    #[command(after_help = "Example:\n  tapgate demo --duration 30s")]
+    Demo {
+        /// End by itself after this long, such as 30s or 5m
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        duration: Option<std::time::Duration>,
+        /// Keep the demo's files in this folder instead of a temporary one
+        #[arg(long, value_name = "FOLDER")]
+        keep: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum ProfilesCommand {
+    /// List all profiles, built-in ones and those of the site
+    #[command(after_help = "Example:\n  tapgate profiles list")]
+    List {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show one profile as TOML, to start one's own from
+    #[command(after_help = "Example:\n  tapgate profiles show eastron-sdm120 > my-meter.toml")]
+    Show {
+        /// Its name, as in the list
+        name: String,
+    },
+    /// Check a profile file: all errors at once
+    #[command(after_help = "Example:\n  tapgate profiles check /etc/tapgate/profiles/my-meter.toml")]
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Format {
+    /// Print JSON, for scripts
+    #[arg(long)]
+    json: bool,
+}
 
 /// Runs the command that was typed.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nothing can be done about a closed terminal.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let config = arguments.config;
+    match arguments.command {
+        Command::Run => daemon::run(&config),
+        Command::Check { file, format } => check::run(&file.unwrap_or(config), format.json),
+        Command::Status { format } => status::run(&config, format.json),
+        Command::Profiles { command } => match command {
+            ProfilesCommand::List { format } => profiles::list(&config, format.json),
+            ProfilesCommand::Show { name } => profiles::show(&config, &name),
+            ProfilesCommand::Check { file } => profiles::check(&file),
+        },
+        #[cfg(feature = "demo")]
+        Command::Demo { duration, keep } => crate::demo::run(duration, keep),
+    }
+}
+
+#[cfg(feature = "demo")]
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| "expected a duration such as 30s or 5m".to_owned())?;
+    span.try_into().map_err(|_| "a duration is not negative".to_owned())
 }

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::core::access::Denial;
 use crate::core::badge::Uid;
 use crate::core::event::{Command, Feedback, Notice, Pace, Step};
@@ -118,7 +120,8 @@ impl Fault {
 }
 
 /// The public state of a station.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words are those of the sessions contract")]
 pub enum State {
     Available,

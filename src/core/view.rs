@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::event::Allowlist;
 use crate::core::gateway::Gateway;
 use crate::core::ids::{BadgeId, SessionId, StationId, UserId};
 use crate::core::session::Phase;
 use crate::core::site::StationKind;
+pub use crate::core::station::State;
+
 use crate::core::station::Station;
 use crate::core::time::Wall;
 
@@ -15,7 +18,7 @@ pub struct StationView {
     /// Its name in the config.
     pub station: StationId,
     /// `available`, `starting`, `in_use`, `idle`, `out_of_service` or `faulted`.
-    pub state: String,
+    pub state: State,
     /// Since when it is in this state.
     pub since: Wall,
     /// What it is.
@@ -52,6 +55,16 @@ pub struct SessionView {
 }
 
 impl Gateway {
+    /// Which allowlist decides.
+    pub fn allowlist(&self) -> Option<&Allowlist> {
+        self.allowlist.as_ref()
+    }
+
+    /// Records that could not be written yet.
+    pub fn unsaved(&self) -> usize {
+        self.unsaved.len()
+    }
+
     /// All stations, in config order.
     pub fn stations(&self, now: crate::core::time::Stamp) -> Vec<StationView> {
         self.stations.iter().map(|station| station.view(now)).collect()
@@ -68,7 +81,7 @@ impl Station {
         let meter = self.meter.as_ref();
         StationView {
             station: self.plan.id.clone(),
-            state: self.state().as_str().into(),
+            state: self.state(),
             since: self.shown.map_or(now.wall, |(_, since)| since),
             kind: self.plan.kind,
             label: self.plan.label.clone(),

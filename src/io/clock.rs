@@ -3,15 +3,17 @@
 #![expect(unsafe_code, reason = "adjtimex(2) is the kernel's word on synchronisation")]
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::core::time::{Stamp, Uptime, Wall};
 
-/// Reads the clocks of this boot.
+/// Reads the clocks of this boot. Clones share what is known of its trustworthiness.
 #[derive(Clone, Debug)]
 pub struct Clock {
     boot: u32,
-    trusted: bool,
+    trusted: Arc<AtomicBool>,
     /// Wall minus boot clock as of the last look, for what the clock showed before it was set.
     offset_ms: Option<i64>,
 }
@@ -27,12 +29,13 @@ impl Clock {
     /// Clocks of the `boot`-th kernel boot. `trusted` where it was synchronised once in this boot:
     /// the kernel's own flag drops after some hours offline.
     pub fn new(boot: u32, trusted: bool) -> Clock {
-        Clock { boot, trusted: trusted || is_synchronised(), offset_ms: None }
+        let trusted = Arc::new(AtomicBool::new(trusted || is_synchronised()));
+        Clock { boot, trusted, offset_ms: None }
     }
 
     /// Now.
     pub fn now(&self) -> Stamp {
-        Stamp { boot: self.boot, uptime: uptime(), wall: wall(), synced: self.trusted }
+        Stamp { boot: self.boot, uptime: uptime(), wall: wall(), synced: self.is_trusted() }
     }
 
     /// Looks whether the clock became synchronised since the last look.
@@ -40,11 +43,15 @@ impl Clock {
         let uptime_ms = i64::try_from(uptime().0).unwrap_or(i64::MAX);
         let offset_ms = wall().0 - uptime_ms;
         let before = Wall(self.offset_ms.replace(offset_ms).unwrap_or(offset_ms) + uptime_ms);
-        if self.trusted || !is_synchronised() {
+        if self.is_trusted() || !is_synchronised() {
             return None;
         }
-        self.trusted = true;
+        self.trusted.store(true, Ordering::Relaxed);
         Some(Synchronised { before })
+    }
+
+    fn is_trusted(&self) -> bool {
+        self.trusted.load(Ordering::Relaxed)
     }
 }
 

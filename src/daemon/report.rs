@@ -1,0 +1,319 @@
+//! Tells journal, cloud and technician what happens.
+
+use crate::core::event::Notice;
+use crate::core::ids::{BusId, DeviceId, ReaderId, StationId};
+use crate::core::ledger::{Fact, Record};
+use crate::core::view::StationView;
+use crate::daemon::event_loop::Daemon;
+use crate::io::control::Asked;
+use crate::io::modbus::{FieldCommand, UnitHealth};
+use crate::protocol::cloud::{
+    AllowlistStanding, ClockState, EventBody, EventKind, LocalState, StationState, StationStatus,
+};
+use crate::protocol::control::{
+    AllowlistStatus, CloudStatus, DeviceStatus, LedgerStatus, Reply, Request, Status,
+};
+
+/// The program's version.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Daemon {
+    /// A line for each record that tells a station's story; `head` is the last one's number.
+    pub(super) fn log_records(&self, records: &[Record], head: u64) {
+        let first = head + 1 - records.len() as u64;
+        for (record, seq) in records.iter().zip(first..) {
+            log_fact(&record.fact, seq);
+        }
+    }
+
+    pub(super) fn notify(&self, notice: Notice) {
+        let body = match notice {
+            Notice::Denied { reader, station, reason, technology, badge, uid } => {
+                let badge_name = badge.as_ref().map_or("unknown", |badge| badge.as_str());
+                let place = station.as_ref().map_or("-", |station| station.as_str());
+                tracing::info!(
+                    reader = reader.as_str(),
+                    station = place,
+                    badge = badge_name,
+                    reason = reason.as_str(),
+                    "tap refused: {reason}"
+                );
+                let uid = uid.filter(|_| self.settings.report_unknown_uids);
+                let uid = uid.map(|uid| uid.to_string());
+                EventBody::Denied { reader, station, reason, technology, badge, uid }
+            }
+            Notice::SwitchFailed { station } => {
+                tracing::error!(
+                    station = station.as_str(),
+                    "the switch does not do what it is told; check relay, contactor and wiring"
+                );
+                EventBody::SwitchFailed { station }
+            }
+            Notice::SwitchWithoutSession { station } => {
+                tracing::warn!(
+                    station = station.as_str(),
+                    "the switch is closed without a session and is left so while something runs"
+                );
+                EventBody::SwitchWithoutSession { station }
+            }
+            Notice::Unattributed { station, energy_wh } => {
+                tracing::warn!(
+                    station = station.as_str(),
+                    "{energy_wh} Wh flowed without a session; look for a stuck relay, a bypass or \
+                     a wrong wiring"
+                );
+                EventBody::Unattributed { station, energy_wh }
+            }
+            Notice::MeterImplausible { station } => {
+                tracing::warn!(
+                    station = station.as_str(),
+                    "the meter rose faster than max_power allows and was believed after all; check \
+                     max_power in the config"
+                );
+                EventBody::MeterImplausible { station }
+            }
+        };
+        self.send_event(body);
+    }
+
+    pub(super) fn send_event(&self, body: EventBody) {
+        if let Some(cloud) = &self.cloud {
+            cloud.event(self.clock.now(), body);
+        }
+    }
+
+    pub(super) fn publish_station(&self, id: &StationId) {
+        let Some(view) = self.gateway.station(id, self.clock.now()) else { return };
+        tracing::info!(station = id.as_str(), "station is {}", view.state.as_str());
+        if let Some(cloud) = &self.cloud {
+            cloud.publish_station(id.clone(), public_state(&view));
+        }
+    }
+
+    pub(super) fn local_state(&self) -> LocalState {
+        let now = self.clock.now();
+        LocalState {
+            boot: now.boot,
+            version: VERSION.into(),
+            allowlist: self.gateway.allowlist().map(AllowlistStanding::from),
+            clock: if now.synced { ClockState::Synced } else { ClockState::Unsynced },
+            public_key: None,
+            alarms: self.alarm_kinds(),
+        }
+    }
+
+    /// Publishes the state where it changed; the link keeps the contract's pace.
+    pub(super) async fn publish_state(&self) {
+        if let Some(cloud) = &self.cloud {
+            cloud.publish_state(self.local_state());
+        }
+    }
+
+    fn alarm_kinds(&self) -> Vec<EventKind> {
+        let now = self.clock.now();
+        let down = self.field.health().iter().any(|unit| unit.state.is_down());
+        let stations = self.gateway.stations(now);
+        let faulted = stations.iter().any(|station| station.fault.is_some());
+        let alarms = [
+            (!now.synced, EventKind::ClockUnsynchronised),
+            (down, EventKind::UnitDown),
+            (self.watch.has_missing_reader(), EventKind::ReaderLost),
+            (faulted, EventKind::SwitchFailed),
+        ];
+        alarms.into_iter().filter_map(|(raised, kind)| raised.then_some(kind)).collect()
+    }
+
+    pub(super) fn on_unit_down(&self, bus: &BusId, unit: u8, device: &DeviceId, error: &str) {
+        let bus = bus.as_str();
+        tracing::warn!(bus, unit, "device {device} is down: {error}");
+        self.send_event(EventBody::UnitDown { device: device.clone() });
+    }
+
+    pub(super) fn on_unit_back(&mut self, bus: &BusId, unit: u8, device: &DeviceId) {
+        tracing::info!(bus = bus.as_str(), unit, "device {device} is back");
+        self.send_event(EventBody::UnitBack { device: device.clone() });
+        for view in self.gateway.stations(self.clock.now()) {
+            self.field.send(FieldCommand::ReadSwitch(view.station));
+        }
+    }
+
+    pub(super) fn on_reader_found(&self, reader: &ReaderId, name: &str) {
+        tracing::info!(reader = reader.as_str(), "reader is ready: {name}");
+        self.send_event(EventBody::ReaderBack { reader: reader.clone() });
+    }
+
+    pub(super) fn on_reader_lost(&self, reader: &ReaderId, why: &str) {
+        tracing::warn!(reader = reader.as_str(), "reader is gone: {why}");
+        self.send_event(EventBody::ReaderLost { reader: reader.clone() });
+    }
+
+    pub(super) async fn on_asked(&mut self, asked: Asked) {
+        let reply = match asked.request {
+            Request::Status => match self.status().await {
+                Ok(status) => Reply::Status(Box::new(status)),
+                Err(error) => Reply::Error(format!("the store does not answer: {error}")),
+            },
+        };
+        // A command that gave up waiting is gone; nothing was changed by asking.
+        let _ = asked.reply.send(reply);
+    }
+
+    async fn status(&self) -> anyhow::Result<Status> {
+        let now = self.clock.now();
+        let ledger = self.store.standing().await?;
+        let unsaved = self.gateway.unsaved() as u64;
+        Ok(Status {
+            gateway: self.settings.gateway_id.clone(),
+            version: VERSION.into(),
+            boot: now.boot,
+            running_s: self.watch.started.elapsed().as_secs(),
+            clock: if now.synced { "synced" } else { "unsynced" }.into(),
+            stations: self.gateway.stations(now),
+            readers: self.watch.readers(),
+            devices: self.field.health().into_iter().map(device_status).collect(),
+            cloud: self.cloud_status(),
+            allowlist: self.gateway.allowlist().map(|list| AllowlistStatus {
+                list: list.list.clone(),
+                version: list.version,
+                digest: list.digest.clone(),
+                count: list.count,
+            }),
+            ledger: LedgerStatus {
+                epoch: ledger.epoch,
+                head: ledger.head,
+                acked: ledger.acked,
+                unacknowledged: ledger.head.saturating_sub(ledger.acked),
+                unsaved,
+            },
+            alarms: self.alarms(unsaved),
+        })
+    }
+
+    fn cloud_status(&self) -> Option<CloudStatus> {
+        let status = self.cloud.as_ref()?.status();
+        Some(CloudStatus {
+            connected: status.connected_since.is_some(),
+            broker: self.settings.broker.clone().unwrap_or_default(),
+            conn: status.conn,
+            last_error: status.last_error,
+            events_dropped: status.events_dropped,
+        })
+    }
+
+    fn alarms(&self, unsaved: u64) -> Vec<String> {
+        let mut alarms = self.watch.alarms();
+        for unit in self.field.health().iter().filter(|unit| unit.state.is_down()) {
+            let error = unit.last_error.as_deref().unwrap_or("no answer");
+            alarms.push(format!("device {}: {error}", unit.device));
+        }
+        if unsaved > 0 {
+            alarms.push(format!(
+                "{unsaved} records cannot be saved and starts are refused: free disk space or \
+                 replace the card"
+            ));
+        }
+        if self.gateway.allowlist().is_none() {
+            alarms.push("no allowlist yet: every badge is refused until the cloud sends one".into());
+        }
+        alarms
+    }
+
+    /// One line for `systemctl status`.
+    pub(super) fn status_line(&self) -> String {
+        let stations = self.gateway.stations(self.clock.now());
+        let running = stations.iter().filter(|station| station.session.is_some()).count();
+        let cloud = match &self.cloud {
+            Some(cloud) if cloud.status().connected_since.is_some() => "cloud connected",
+            Some(_) => "cloud not connected",
+            None => "no cloud",
+        };
+        format!("{} stations, {running} sessions, {cloud}", stations.len())
+    }
+}
+
+pub(super) fn public_state(view: &StationView) -> StationState {
+    StationState {
+        state: match view.state {
+            crate::core::view::State::Available => StationStatus::Available,
+            crate::core::view::State::Starting => StationStatus::Starting,
+            crate::core::view::State::InUse => StationStatus::InUse,
+            crate::core::view::State::Idle => StationStatus::Idle,
+            crate::core::view::State::OutOfService => StationStatus::OutOfService,
+            crate::core::view::State::Faulted => StationStatus::Faulted,
+        },
+        since: view.since,
+        kind: view.kind,
+        label: view.label.clone(),
+        fault: view.fault.clone(),
+        note: view.note.clone(),
+    }
+}
+
+fn device_status(unit: UnitHealth) -> DeviceStatus {
+    DeviceStatus {
+        bus: unit.bus.to_string(),
+        unit: unit.unit,
+        device: unit.device.to_string(),
+        state: unit.state.as_str().into(),
+        requests: unit.requests,
+        errors: unit.errors,
+        latency_ms: unit.latency_ms,
+        last_error: unit.last_error,
+    }
+}
+
+fn log_fact(fact: &Fact, record: u64) {
+    match fact {
+        Fact::SessionStarted(start) => tracing::info!(
+            record,
+            station = start.station.as_str(),
+            session = %start.session,
+            user = start.user.as_ref().map(|user| user.as_str()),
+            badge = start.badge.as_ref().map(|badge| badge.as_str()),
+            "session started"
+        ),
+        Fact::SessionEnding { session, reason } => {
+            tracing::info!(record, %session, "session is ending: {reason:?}");
+        }
+        Fact::SessionEnded(end) => tracing::info!(
+            record,
+            station = end.start.station.as_str(),
+            session = %end.start.session,
+            user = end.start.user.as_ref().map(|user| user.as_str()),
+            badge = end.start.badge.as_ref().map(|badge| badge.as_str()),
+            "session ended: {:?}, {} s, {}",
+            end.reason,
+            end.duration_s,
+            end.energy_wh.map_or("unmetered".into(), |energy| format!("{energy} Wh")),
+        ),
+        Fact::Interruption { session, cause, .. } => {
+            tracing::warn!(record, %session, "session was interrupted: {cause:?}");
+        }
+        Fact::Unattributed { station, from_wh, to_wh, .. } => {
+            let energy = to_wh - from_wh;
+            tracing::info!(record, station = station.as_str(), "{energy} Wh without a session");
+        }
+        Fact::MeterCommissioned(change) => tracing::info!(
+            record,
+            station = change.station.as_str(),
+            "meter {} commissioned at {} Wh",
+            change.meter,
+            change.new_register_wh
+        ),
+        Fact::MeterReplaced(change) => tracing::warn!(
+            record,
+            station = change.station.as_str(),
+            "meter {} replaced, now at {} Wh",
+            change.meter,
+            change.new_register_wh
+        ),
+        Fact::AllowlistApplied { version, count, .. } => {
+            tracing::info!(record, "allowlist {version} applied: {count} badges");
+        }
+        Fact::GatewayStarted { .. }
+        | Fact::SessionSlot { .. }
+        | Fact::ClockSet { .. }
+        | Fact::BadgeOverride { .. }
+        | Fact::EpochOpened { .. } => tracing::debug!(record, "{fact:?}"),
+    }
+}
