@@ -99,7 +99,9 @@ pub struct BadField {
 }
 
 /// Why a list is not taken, in the order of the checks: the first that holds is the reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words are those of the cloud contract")]
 pub enum RefusalReason {
@@ -258,8 +260,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-        let mut members =
-            Members { plain: Map::new(), entries: None, parts: None, deltas: None };
+        let mut members = Members { plain: Map::new(), entries: None, parts: None, deltas: None };
         while let Some(name) = map.next_key::<String>()? {
             let twice = match name.as_str() {
                 "entries" => members.entries.replace(map.next_value()?).is_some(),

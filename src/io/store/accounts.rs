@@ -60,8 +60,10 @@ fn save_session(transaction: &Transaction<'_>, session: &OpenSession) -> Result<
     let (ending, ending_at) = session.ending.unzip();
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO open_session (session, station, meter, start, uid, started,
-             posted_wh, ending, ending_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO open_session (session, station, meter, start, uid, started, posted_wh,
+                 ending, ending_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT (session) DO UPDATE SET posted_wh = excluded.posted_wh,
+                 ending = excluded.ending, ending_at = excluded.ending_at",
         )?
         .execute(params![
             start.session.to_string(),
@@ -80,9 +82,12 @@ fn save_session(transaction: &Transaction<'_>, session: &OpenSession) -> Result<
 fn save_account(transaction: &Transaction<'_>, account: &MeterAccount) -> Result<(), Fault> {
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO meter (meter, station, serial, first_wh, last_wh, sessions_wh,
-             open_wh, unattributed_wh, replaced_wh)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO meter (meter, station, serial, first_wh, last_wh, sessions_wh, open_wh,
+                 unattributed_wh, replaced_wh) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT (meter) DO UPDATE SET station = excluded.station,
+                 serial = excluded.serial, last_wh = excluded.last_wh,
+                 sessions_wh = excluded.sessions_wh, open_wh = excluded.open_wh,
+                 unattributed_wh = excluded.unattributed_wh, replaced_wh = excluded.replaced_wh",
         )?
         .execute(params![
             account.meter.as_str(),

@@ -38,8 +38,7 @@ pub struct MeterAccount {
 impl MeterAccount {
     /// Whether every watt-hour is in exactly one account.
     pub fn is_balanced(&self) -> bool {
-        let accounts =
-            [self.sessions_wh, self.open_wh, self.unattributed_wh, self.replaced_wh];
+        let accounts = [self.sessions_wh, self.open_wh, self.unattributed_wh, self.replaced_wh];
         let sum: i128 = accounts.into_iter().map(i128::from).sum();
         i128::from(self.last_wh) - i128::from(self.first_wh) == sum
     }
@@ -128,8 +127,7 @@ impl Books {
             (None, Some(_)) => return Err("a start register without a meter".into()),
             (Some(_) | None, None) => {}
         }
-        let session =
-            OpenSession { start: start.clone(), started: at, posted_wh: 0, ending: None };
+        let session = OpenSession { start: start.clone(), started: at, posted_wh: 0, ending: None };
         match self.open.insert(start.session, session) {
             None => Ok(()),
             Some(_) => Err(format!("session {} has already started", start.session)),

@@ -107,12 +107,9 @@ fn make_durable(connection: &Connection, schema: &Schema) -> Result<(), Fault> {
 
 /// A setting that did not take would lose records silently.
 fn read_back(connection: &Connection) -> Result<(), Fault> {
-    let journal: String =
-        connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-    let locking: String =
-        connection.pragma_query_value(None, "locking_mode", |row| row.get(0))?;
-    let synchronous: i64 =
-        connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    let locking: String = connection.pragma_query_value(None, "locking_mode", |row| row.get(0))?;
+    let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     let foreign_keys: i64 =
         connection.pragma_query_value(None, "foreign_keys", |row| row.get(0))?;
     let as_set = (journal.as_str(), locking.as_str(), synchronous, foreign_keys);
@@ -130,8 +127,7 @@ fn migrate(connection: &mut Connection, schema: &Schema) -> Result<(), Fault> {
         .try_into()
         .map_err(|_| Fault::Damaged("negative schema version".into()))?;
     for (step, sql) in schema.migrations.iter().enumerate().skip(done) {
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(sql)?;
         transaction.pragma_update(None, "application_id", schema.application_id)?;
         transaction.pragma_update(None, "user_version", step as i64 + 1)?;

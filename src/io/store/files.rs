@@ -59,12 +59,12 @@ impl Files {
         let mut generations = Vec::new();
         for file in fs::read_dir(&self.directory)? {
             let name = file?.file_name();
-            let number = name
+            let number: Option<u64> = name
                 .to_str()
                 .and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(".db")?.parse().ok());
             generations.extend(number);
         }
-        generations.sort_unstable_by(|a: &u64, b| b.cmp(a));
+        generations.sort_unstable_by(|a, b| b.cmp(a));
         Ok(generations)
     }
 

@@ -188,7 +188,12 @@ fn insert(
 
 /// `hash(n)` from `hash(n − 1)` and the record's bytes.
 pub(super) fn link(previous: &Hash, bytes: &[u8]) -> Hash {
-    Sha256::new().chain_update(CHAIN_TAG).chain_update(previous).chain_update(bytes).finalize().into()
+    Sha256::new()
+        .chain_update(CHAIN_TAG)
+        .chain_update(previous)
+        .chain_update(bytes)
+        .finalize()
+        .into()
 }
 
 /// The bytes of a record: `seq`, `kind`, `at`, then the fact's own members.

@@ -2,6 +2,9 @@
 //!
 //! SQLite blocks, so each connection lives on a thread of its own and never on the event loop.
 
+use std::fs::File;
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::io::store::error::{Fault, StoreError};
@@ -28,8 +31,13 @@ impl<T> Clone for Worker<T> {
 }
 
 impl<T: Send + 'static> Worker<T> {
-    /// Starts a thread that owns `state` until it is stopped or the last handle is gone.
-    pub(super) fn start(name: &'static str, mut state: T) -> Result<Self, StoreError> {
+    /// Starts a thread that owns `state` until it is stopped or the last handle is gone, and holds
+    /// the store's `lock` for longer than that.
+    pub(super) fn start(
+        name: &'static str,
+        mut state: T,
+        lock: Arc<File>,
+    ) -> Result<Self, StoreError> {
         let (jobs, mut waiting) = mpsc::channel::<Job<T>>(MAX_WAITING);
         let run = move || {
             while let Some(job) = waiting.blocking_recv() {
@@ -37,6 +45,7 @@ impl<T: Send + 'static> Worker<T> {
                     Job::Run(job) => job(&mut state),
                     Job::Stop(done) => {
                         drop(state);
+                        drop(lock);
                         // Nobody may be waiting for it any more.
                         let _ = done.send(());
                         return;
