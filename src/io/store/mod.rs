@@ -1,1 +1,171 @@
-//! (to come)
+//! The durable store: ledger, open sessions, meters, allowlist and the gateway's own state.
+//!
+//! Three threads, each the only owner of its connection: one writes the ledger, one looks badges up
+//! and never waits for a disk sync, one keeps the gateway's state and stages allowlists. `Ok` of
+//! anything that writes means that it survives a power cut; an error means that nothing changed.
+
+mod accounts;
+mod apply;
+mod books;
+mod database;
+mod error;
+mod exchange;
+mod files;
+mod gateway;
+mod generation;
+mod ledger;
+mod lookup;
+mod recovery;
+mod schema;
+mod verify;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::core::access::Entry;
+use crate::core::badge::Uid;
+use crate::core::ids::{BadgeId, StationId};
+use crate::core::ledger::Record;
+use crate::core::time::{Stamp, Wall};
+use crate::protocol::allowlist;
+
+pub use apply::ApplyOutcome;
+pub use books::{MeterAccount, OpenSession};
+pub use error::StoreError;
+pub use exchange::{
+    AckOutcome, Acknowledgement, Batch, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Standing,
+};
+pub use gateway::MAX_LOCAL_BLOCKS;
+pub use ledger::{Hash, Head, MAX_RECORD_BYTES};
+pub use recovery::{Opening, Recovered};
+pub use verify::Verification;
+
+/// The way to the store for everybody else. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    ledger: worker::Worker<ledger::Ledger>,
+    gateway: worker::Worker<gateway::Gateway>,
+    lookup: worker::Worker<lookup::Lookup>,
+}
+
+impl Store {
+    /// Records facts, all or none, and posts them to the accounts. Returns the new head.
+    pub async fn commit(&self, records: Vec<Record>) -> Result<Head, StoreError> {
+        self.ledger.run(move |ledger| ledger.commit(&records)).await?
+    }
+
+    /// What the allowlist, with the local blocks over it, says of a badge now.
+    pub async fn lookup(&self, uid: Uid) -> Result<Option<Entry>, StoreError> {
+        self.lookup.run(move |lookup| lookup.by_uid(uid)).await?
+    }
+
+    /// The same by the operator's id of the badge.
+    pub async fn lookup_badge(&self, badge: BadgeId) -> Result<Option<(Uid, Entry)>, StoreError> {
+        self.lookup.run(move |lookup| lookup.by_badge(&badge)).await?
+    }
+
+    /// Judges a list and, where it is good, lets it decide from now on. `now` is its arrival.
+    pub async fn apply_allowlist(
+        &self,
+        head: allowlist::Head,
+        now: Stamp,
+    ) -> Result<ApplyOutcome, StoreError> {
+        self.gateway.run(move |gateway| gateway.apply(&head, now)).await
+    }
+
+    /// The records after `after`, as many as fit a batch; `None` where there are none.
+    pub async fn batch(
+        &self,
+        after: u64,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Option<Batch>, StoreError> {
+        self.ledger.run(move |ledger| ledger.batch(after, max_records, max_bytes)).await?
+    }
+
+    /// Takes what the cloud says it has, as far as the contract lets it.
+    pub async fn acknowledge(&self, ack: Acknowledgement) -> Result<AckOutcome, StoreError> {
+        self.ledger.run(move |ledger| ledger.acknowledge(&ack)).await?
+    }
+
+    /// Head, acknowledged and floor.
+    pub async fn standing(&self) -> Result<Standing, StoreError> {
+        self.ledger.run(|ledger| ledger.standing()).await?
+    }
+
+    /// The accounts of all meters, as a checkpoint names them.
+    pub async fn meters(&self) -> Result<Vec<MeterAccount>, StoreError> {
+        self.ledger.run(|ledger| Ok(ledger.books()?.meters.into_values().collect())).await?
+    }
+
+    /// Deletes a bounded number of acknowledged records that are older than `retention`; returns
+    /// how many. `now` must be trustworthy.
+    pub async fn prune(&self, retention: Duration, now: Wall) -> Result<u64, StoreError> {
+        self.ledger.run(move |ledger| ledger.prune(retention, now)).await?
+    }
+
+    /// Checks the whole ledger, in small pieces between which commits go on.
+    pub async fn verify(&self) -> Result<Verification, StoreError> {
+        let mut progress = verify::Progress::default();
+        loop {
+            match self.ledger.run(move |ledger| ledger.verify_some(progress)).await?? {
+                verify::Verdict::More(further) => progress = further,
+                verify::Verdict::Whole(verification) => return Ok(verification),
+            }
+        }
+    }
+
+    /// The number of the connection to the cloud that is about to be made.
+    pub async fn next_connection(&self) -> Result<u64, StoreError> {
+        self.gateway.run(|gateway| gateway.next_connection()).await?
+    }
+
+    /// Marks a station out of service until it is returned, across restarts.
+    pub async fn take_out_of_service(
+        &self,
+        station: StationId,
+        note: Option<String>,
+    ) -> Result<(), StoreError> {
+        let mark = move |gateway: &mut gateway::Gateway| {
+            gateway.take_out_of_service(&station, note.as_deref())
+        };
+        self.gateway.run(mark).await?
+    }
+
+    /// Ends the mark.
+    pub async fn return_to_service(&self, station: StationId) -> Result<(), StoreError> {
+        self.gateway.run(move |gateway| gateway.return_to_service(&station)).await?
+    }
+
+    /// Blocks a badge locally, from the next tap on.
+    pub async fn block_badge(&self, uid: Uid, badge: Option<BadgeId>) -> Result<(), StoreError> {
+        self.gateway.run(move |gateway| gateway.block(uid, badge.as_ref())).await?
+    }
+
+    /// Ends a local block; tells whether there was one.
+    pub async fn unblock_badge(&self, uid: Uid) -> Result<bool, StoreError> {
+        self.gateway.run(move |gateway| gateway.unblock(uid)).await?
+    }
+
+    /// Keeps the latest trustworthy time for the next start. The caller paces it: each is a write.
+    pub async fn set_clock_floor(&self, floor: Wall) -> Result<(), StoreError> {
+        self.gateway.run(move |gateway| gateway.set_clock_floor(floor)).await?
+    }
+
+    /// Returns once the two threads that a tap needs have done what was asked of them before. For
+    /// the watchdog; staging a long list on the third does not delay it.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.lookup.run(|_| ()).await?;
+        self.ledger.run(|_| ()).await
+    }
+
+    /// Lets what was asked before finish, then closes all files and releases the lock.
+    pub async fn close(self) {
+        self.gateway.stop().await;
+        self.lookup.stop().await;
+        self.ledger.stop().await;
+    }
+}

@@ -1,0 +1,222 @@
+//! The ledger towards the cloud: batches, acknowledgements, and pruning what is acknowledged.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::core::time::Wall;
+use crate::io::store::error::{Fault, StoreError};
+use crate::io::store::ledger::{Hash, Head, Ledger, signed, unsigned};
+use crate::io::store::verify::{Bounds, hash_before};
+
+/// Records in a batch, by the contract.
+pub const MAX_BATCH_RECORDS: usize = 200;
+
+/// A batch as published, by the contract.
+pub const MAX_BATCH_BYTES: usize = 64 * 1024;
+
+/// What a batch's payload takes beside its records: ids, numbers, hash and member names.
+const BATCH_ENVELOPE_BYTES: usize = 256;
+
+/// Rows that one call of prune deletes: keeps the writing thread free for commits.
+const MAX_PRUNED_RECORDS: u64 = 500;
+
+/// Consecutive records to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Names the ledger.
+    pub epoch: String,
+    /// Sequence number of the first record.
+    pub first: u64,
+    /// Sequence number of the last one.
+    pub last: u64,
+    /// Hash of the record before the first.
+    pub previous: Hash,
+    /// The stored bytes.
+    pub records: Vec<String>,
+}
+
+/// What the cloud says it has stored for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of `down/ack`")]
+pub struct Acknowledgement {
+    pub epoch: String,
+    pub upto: u64,
+    pub hash: Hash,
+    pub issued_at: Wall,
+}
+
+/// What became of an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckOutcome {
+    /// Taken; sending goes on after `acked`, which may lie further back than before.
+    Accepted {
+        /// The last record that the cloud has.
+        acked: u64,
+    },
+    /// Taken, but the cloud lacks records that are no longer here.
+    Gap {
+        /// Sending goes on after this one, the last that was pruned.
+        acked: u64,
+    },
+    /// For another ledger; ignored.
+    OtherEpoch,
+    /// Issued before the newest one taken; ignored.
+    Older,
+    /// Another history than this ledger's; ignored here.
+    HashMismatch,
+    /// More than was ever recorded here; ignored here.
+    BeyondHead,
+}
+
+/// Where the ledger stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The newest record.
+    pub head: Head,
+    /// The last record that the cloud has.
+    pub acked: u64,
+    /// The oldest record that is kept.
+    pub floor: u64,
+}
+
+impl Ledger {
+    pub(super) fn standing(&self) -> Result<Standing, StoreError> {
+        let bounds = Bounds::read(&self.connection).map_err(|error| self.failed("read", error))?;
+        Ok(Standing { head: bounds.head, acked: bounds.acked, floor: bounds.floor })
+    }
+
+    /// The records after `after`, as many as fit; `None` where there are none.
+    pub(super) fn batch(
+        &self,
+        after: u64,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Option<Batch>, StoreError> {
+        batch(&self.connection, after, max_records, max_bytes)
+            .map_err(|fault| fault.at("read records of", &self.path))
+    }
+
+    pub(super) fn acknowledge(&mut self, ack: &Acknowledgement) -> Result<AckOutcome, StoreError> {
+        self.within_transaction("acknowledge records of", |transaction| {
+            let outcome = judge(transaction, ack)?;
+            if let AckOutcome::Accepted { acked } | AckOutcome::Gap { acked } = outcome {
+                // The same one again, as with every connection, writes nothing.
+                transaction.execute(
+                    "UPDATE ledger SET acked = ?1, ack_issued_at = ?2
+                     WHERE acked <> ?1 OR ack_issued_at IS NOT ?2",
+                    params![signed(acked), ack.issued_at.0],
+                )?;
+            }
+            Ok(outcome)
+        })
+    }
+
+    /// Deletes acknowledged records that are older than `retention`; returns how many. More may be
+    /// left where it is the most that one call deletes. `now` must be trustworthy.
+    pub(super) fn prune(&mut self, retention: Duration, now: Wall) -> Result<u64, StoreError> {
+        let age = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        let before = Wall(now.0.saturating_sub(age));
+        self.within_transaction("prune", |transaction| {
+            let bounds = Bounds::read(transaction)?;
+            let Some(last) = last_older_than(transaction, &bounds, before)? else { return Ok(0) };
+            let hash = hash_before(transaction, last + 1)?;
+            transaction.execute("DELETE FROM record WHERE seq <= ?1", [signed(last)])?;
+            transaction.execute(
+                "UPDATE ledger SET floor = ?1, floor_hash = ?2",
+                params![signed(last + 1), hash],
+            )?;
+            Ok(last + 1 - bounds.floor)
+        })
+    }
+}
+
+fn batch(
+    connection: &Connection,
+    after: u64,
+    max_records: usize,
+    max_bytes: usize,
+) -> Result<Option<Batch>, Fault> {
+    let bounds = Bounds::read(connection)?;
+    let first = bounds.floor.max(after.saturating_add(1));
+    if first > bounds.head.seq {
+        return Ok(None);
+    }
+    let mut room = max_bytes.min(MAX_BATCH_BYTES).saturating_sub(BATCH_ENVELOPE_BYTES);
+    let limit = max_records.clamp(1, MAX_BATCH_RECORDS) as i64;
+    let mut records: Vec<String> = Vec::new();
+    let mut select = connection
+        .prepare_cached("SELECT bytes FROM record WHERE seq >= ?1 ORDER BY seq LIMIT ?2")?;
+    let mut rows = select.query(params![signed(first), limit])?;
+    while let Some(row) = rows.next()? {
+        let record = String::from_utf8(row.get(0)?)
+            .map_err(|_| Fault::Damaged("a record is not UTF-8".into()))?;
+        let bytes = bytes_in_batch(&record);
+        // A single record always fits the contract's bound, and must not stop the others.
+        if bytes > room && !records.is_empty() {
+            break;
+        }
+        room = room.saturating_sub(bytes);
+        records.push(record);
+    }
+    let previous = hash_before(connection, first)?;
+    let last = first + records.len() as u64 - 1;
+    Ok(Some(Batch { epoch: bounds.head.epoch, first, last, previous, records }))
+}
+
+/// Quotes, comma, and a backslash before each quote and backslash; a record has nothing else that
+/// JSON escapes.
+fn bytes_in_batch(record: &str) -> usize {
+    let escaped = record.bytes().filter(|b| matches!(b, b'"' | b'\\')).count();
+    record.len() + escaped + 3
+}
+
+fn judge(connection: &Connection, ack: &Acknowledgement) -> Result<AckOutcome, Fault> {
+    let bounds = Bounds::read(connection)?;
+    let newest: Option<i64> =
+        connection.query_row("SELECT ack_issued_at FROM ledger", [], |row| row.get(0))?;
+    if ack.epoch != bounds.head.epoch {
+        return Ok(AckOutcome::OtherEpoch);
+    }
+    if newest.is_some_and(|newest| ack.issued_at < Wall(newest)) {
+        return Ok(AckOutcome::Older);
+    }
+    if ack.upto > bounds.head.seq {
+        return Ok(AckOutcome::BeyondHead);
+    }
+    if ack.upto + 1 < bounds.floor {
+        return Ok(AckOutcome::Gap { acked: bounds.floor - 1 });
+    }
+    if hash_before(connection, ack.upto + 1)? != ack.hash {
+        return Ok(AckOutcome::HashMismatch);
+    }
+    Ok(AckOutcome::Accepted { acked: ack.upto })
+}
+
+/// The last record that one call may delete. A record whose clock was wrong is as old as the next
+/// one whose clock was right.
+fn last_older_than(
+    connection: &Connection,
+    bounds: &Bounds,
+    before: Wall,
+) -> Result<Option<u64>, Fault> {
+    let mut next_trusted = connection.prepare_cached(
+        "SELECT seq, trusted_wall FROM record WHERE seq >= ?1 AND trusted_wall IS NOT NULL
+         ORDER BY seq LIMIT 1",
+    )?;
+    let most = bounds.acked.min(bounds.floor + MAX_PRUNED_RECORDS - 1);
+    let mut last = None;
+    let mut from = bounds.floor;
+    while from <= most {
+        let found: Option<(i64, i64)> = next_trusted
+            .query_row([signed(from)], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((seq, wall)) = found else { break };
+        if Wall(wall) >= before {
+            break;
+        }
+        last = Some(unsigned(seq).min(most));
+        from = unsigned(seq) + 1;
+    }
+    Ok(last)
+}

@@ -1,0 +1,161 @@
+//! Where the store's files lie, and what is done with whole files.
+//!
+//! For `[storage] path` `/var/lib/tapgate/tapgate.db`, beside it: `tapgate-gateway.db`,
+//! `tapgate-allowlist-N.db`, `tapgate.lock`. What is damaged is renamed, never deleted.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::io::store::error::{Fault, StoreError};
+
+/// Damaged copies of one file that are kept; more mean a dying disk, and a start that must not
+/// search for ever.
+const MAX_SET_ASIDE: u32 = 1000;
+
+/// What SQLite keeps beside a database file.
+const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// The names of the store's files.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    /// Ledger, open sessions, meters.
+    pub(super) ledger: PathBuf,
+    /// Counters, marks, blocks, which allowlist decides.
+    pub(super) gateway: PathBuf,
+    directory: PathBuf,
+    stem: String,
+}
+
+impl Files {
+    pub(super) fn beside(ledger: &Path) -> Files {
+        let stem = ledger.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let directory = match ledger.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+            Some(_) | None => PathBuf::from("."),
+        };
+        Files {
+            ledger: ledger.to_path_buf(),
+            gateway: directory.join(format!("{stem}-gateway.db")),
+            directory,
+            stem,
+        }
+    }
+
+    /// The file of one allowlist generation.
+    pub(super) fn allowlist(&self, generation: u64) -> PathBuf {
+        self.directory.join(format!("{}-allowlist-{generation}.db", self.stem))
+    }
+
+    /// Where the next generation is built; a leftover is of no use and overwritten.
+    pub(super) fn staging(&self) -> PathBuf {
+        self.directory.join(format!("{}-allowlist.staging", self.stem))
+    }
+
+    /// The generations on disk, newest first.
+    pub(super) fn generations(&self) -> io::Result<Vec<u64>> {
+        let prefix = format!("{}-allowlist-", self.stem);
+        let mut generations = Vec::new();
+        for file in fs::read_dir(&self.directory)? {
+            let name = file?.file_name();
+            let number: Option<u64> = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(".db")?.parse().ok());
+            generations.extend(number);
+        }
+        generations.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(generations)
+    }
+
+    /// Creates the directory where it is missing, readable for owner and group.
+    pub(super) fn create_directory(&self) -> Result<(), StoreError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&self.directory)
+            .map_err(|error| Fault::Io(error).at("create directory", &self.directory))
+    }
+
+    /// Keeps every other tapgate out for as long as the file is held.
+    pub(super) fn lock(&self) -> Result<File, StoreError> {
+        let path = self.directory.join(format!("{}.lock", self.stem));
+        let failed = |error: io::Error| Fault::Io(error).at("lock", &path);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => {
+                Err(StoreError::Locked { doing: "lock", file: path })
+            }
+            Err(fs::TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
+    /// Makes renames and new files in the directory last through a power cut.
+    pub(super) fn sync_directory(&self) -> io::Result<()> {
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// Renames a damaged database and its companions to `….damaged-N`.
+    pub(super) fn set_aside(&self, path: &Path) -> io::Result<PathBuf> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let aside = (1..=MAX_SET_ASIDE)
+            .map(|n| self.directory.join(format!("{name}.damaged-{n}")))
+            .find(|aside| !aside.exists() && !with_suffix(aside, "-wal").exists())
+            .ok_or_else(|| io::Error::other("too many damaged copies are kept beside it"))?;
+        // The companions first: a database without its log is damaged, and found again as such.
+        for suffix in COMPANIONS {
+            rename_if_there(&with_suffix(path, suffix), &with_suffix(&aside, suffix))?;
+        }
+        rename_if_there(path, &aside)?;
+        self.sync_directory()?;
+        Ok(aside)
+    }
+
+    /// What an unprivileged process may still write there; `None` where that cannot be told.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        use std::os::unix::ffi::OsStrExt;
+        let path = std::ffi::CString::new(self.directory.as_os_str().as_bytes()).ok()?;
+        let mut answer = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+        #[expect(unsafe_code, reason = "statvfs has no safe form in std; both pointers are valid")]
+        let answer = unsafe {
+            if libc::statvfs(path.as_ptr(), answer.as_mut_ptr()) != 0 {
+                return None;
+            }
+            answer.assume_init()
+        };
+        // The fields' width depends on the platform.
+        #[expect(clippy::useless_conversion, reason = "they are 32 bits wide on some platforms")]
+        u64::from(answer.f_bavail).checked_mul(u64::from(answer.f_frsize))
+    }
+}
+
+/// Creates an empty database file for its owner and group, so that its mode is not SQLite's choice.
+pub(super) fn create_private(path: &Path) -> io::Result<()> {
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o640).open(path).map(drop)
+}
+
+/// Whether a log lies there whose database is gone: SQLite would delete it.
+pub(super) fn is_orphaned_log(path: &Path) -> bool {
+    let length = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+    length(path) == 0 && length(&with_suffix(path, "-wal")) > 0
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,216 @@
+//! The gateway's own small state, which must outlive damage to the ledger: counters, clock floor,
+//! marks, local blocks, and which allowlist decides.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use crate::core::badge::Uid;
+use crate::core::event::Allowlist;
+use crate::core::ids::{BadgeId, StationId};
+use crate::core::time::{Stamp, Wall};
+use crate::io::store::error::{Fault, StoreError};
+use crate::io::store::files::Files;
+use crate::io::store::ledger::{signed, unsigned};
+use crate::io::store::lookup::Lookup;
+use crate::io::store::worker::Worker;
+use crate::io::store::{database, schema};
+
+/// Badges that can be blocked locally at once: each block ends with the next list that knows of it,
+/// so more than this mean a mistake.
+pub const MAX_LOCAL_BLOCKS: u64 = 1000;
+
+/// Which allowlist decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Current {
+    pub(super) generation: u64,
+    pub(super) allowlist: Allowlist,
+    pub(super) issued_at: Wall,
+    /// When a valid head arrived last.
+    pub(super) arrived: Option<Stamp>,
+}
+
+/// The one connection to the gateway's state.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    pub(super) connection: Connection,
+    pub(super) files: Files,
+    pub(super) current: Option<Current>,
+    pub(super) lookup: Worker<Lookup>,
+    /// What staging leaves free on the disk.
+    pub(super) reserve_bytes: u64,
+}
+
+/// The counters as they are on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Counters {
+    pub(super) boot: u32,
+    pub(super) boot_id: String,
+    pub(super) connections: u64,
+    pub(super) clock_floor: Wall,
+    pub(super) ledger_epoch: Option<String>,
+}
+
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    database::open(path, &schema::GATEWAY)
+}
+
+/// The counters; `None` in a new database.
+pub(super) fn counters(connection: &Connection) -> rusqlite::Result<Option<Counters>> {
+    let sql = "SELECT boot, boot_id, connections, clock_floor, ledger_epoch FROM gateway";
+    connection
+        .query_row(sql, [], |row| {
+            Ok(Counters {
+                boot: row.get(0)?,
+                boot_id: row.get(1)?,
+                connections: unsigned(row.get(2)?),
+                clock_floor: Wall(row.get(3)?),
+                ledger_epoch: row.get(4)?,
+            })
+        })
+        .optional()
+}
+
+pub(super) fn save_counters(connection: &Connection, counters: &Counters) -> rusqlite::Result<()> {
+    let Counters { boot, boot_id, connections, clock_floor, ledger_epoch } = counters;
+    let sql = "INSERT OR REPLACE INTO gateway
+               (id, boot, boot_id, connections, clock_floor, ledger_epoch)
+               VALUES (1, ?1, ?2, ?3, ?4, ?5)";
+    let values = params![boot, boot_id, signed(*connections), clock_floor.0, ledger_epoch];
+    connection.execute(sql, values).map(drop)
+}
+
+/// The generation that was current, and when its head arrived last.
+pub(super) fn pointer(connection: &Connection) -> Result<Option<(u64, Option<Stamp>)>, Fault> {
+    let row: Option<(i64, Option<String>)> = connection
+        .query_row("SELECT generation, arrived FROM allowlist", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let Some((generation, arrived)) = row else { return Ok(None) };
+    let arrived = arrived.as_deref().map(serde_json::from_str).transpose();
+    let arrived = arrived.map_err(|error| Fault::Damaged(error.to_string()))?;
+    Ok(Some((unsigned(generation), arrived)))
+}
+
+pub(super) fn save_pointer(
+    connection: &Connection,
+    generation: u64,
+    arrived: Option<Stamp>,
+) -> rusqlite::Result<()> {
+    let stamp = |at: Stamp| serde_json::to_string(&at).expect("a stamp is plain JSON");
+    connection
+        .execute(
+            "INSERT OR REPLACE INTO allowlist (id, generation, arrived) VALUES (1, ?1, ?2)",
+            params![signed(generation), arrived.map(stamp)],
+        )
+        .map(drop)
+}
+
+/// The stations that are out of service, with their notes.
+pub(super) fn out_of_service(
+    connection: &Connection,
+) -> rusqlite::Result<Vec<(StationId, Option<String>)>> {
+    let mut select = connection.prepare("SELECT station, note FROM out_of_service")?;
+    let marks = select.query_map([], |row| Ok((row.get::<_, String>(0)?.into(), row.get(1)?)))?;
+    marks.collect()
+}
+
+/// The badges that are blocked locally.
+pub(super) fn blocked(connection: &Connection) -> rusqlite::Result<BTreeSet<Uid>> {
+    let mut select = connection.prepare("SELECT uid FROM local_block")?;
+    let uids = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+    uids.filter_map(|uid| uid.map(|uid| Uid::new(&uid)).transpose()).collect()
+}
+
+impl Gateway {
+    /// The number of the connection that is about to be made; grows for ever.
+    pub(super) fn next_connection(&mut self) -> Result<u64, StoreError> {
+        self.within_transaction("count a connection in", |transaction| {
+            let sql = "UPDATE gateway SET connections = connections + 1 RETURNING connections";
+            Ok(unsigned(transaction.query_row(sql, [], |row| row.get(0))?))
+        })
+    }
+
+    pub(super) fn take_out_of_service(
+        &mut self,
+        station: &StationId,
+        note: Option<&str>,
+    ) -> Result<(), StoreError> {
+        self.within_transaction("mark a station in", |transaction| {
+            let sql = "INSERT OR REPLACE INTO out_of_service (station, note) VALUES (?1, ?2)";
+            transaction.execute(sql, params![station.as_str(), note])?;
+            Ok(())
+        })
+    }
+
+    pub(super) fn return_to_service(&mut self, station: &StationId) -> Result<(), StoreError> {
+        self.within_transaction("mark a station in", |transaction| {
+            let sql = "DELETE FROM out_of_service WHERE station = ?1";
+            transaction.execute(sql, [station.as_str()])?;
+            Ok(())
+        })
+    }
+
+    pub(super) fn set_clock_floor(&mut self, floor: Wall) -> Result<(), StoreError> {
+        self.within_transaction("keep the time in", |transaction| {
+            transaction.execute("UPDATE gateway SET clock_floor = ?1", [floor.0])?;
+            Ok(())
+        })
+    }
+
+    /// Blocks a badge from the next tap on; `badge` where the allowlist knows it.
+    pub(super) fn block(&mut self, uid: Uid, badge: Option<&BadgeId>) -> Result<(), StoreError> {
+        self.change_blocks(|transaction| {
+            let count: i64 =
+                transaction.query_row("SELECT count(*) FROM local_block", [], |row| row.get(0))?;
+            if unsigned(count) >= MAX_LOCAL_BLOCKS {
+                return Ok(Err(StoreError::Limit {
+                    doing: "block a badge locally",
+                    limit: "1000 local blocks",
+                    remedy: "block badges in the allowlist",
+                }));
+            }
+            let sql = "INSERT OR REPLACE INTO local_block (uid, badge) VALUES (?1, ?2)";
+            transaction.execute(sql, params![uid.as_bytes(), badge.map(BadgeId::as_str)])?;
+            Ok(Ok(()))
+        })?
+    }
+
+    /// Ends a local block; tells whether there was one.
+    pub(super) fn unblock(&mut self, uid: Uid) -> Result<bool, StoreError> {
+        self.change_blocks(|transaction| {
+            let sql = "DELETE FROM local_block WHERE uid = ?1";
+            Ok(transaction.execute(sql, [uid.as_bytes()])? > 0)
+        })
+    }
+
+    /// Changes the blocks on disk, then what the lookups see.
+    fn change_blocks<R>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<R, Fault>,
+    ) -> Result<R, StoreError> {
+        let (result, blocked) = self.within_transaction("block a badge in", |transaction| {
+            let result = change(transaction)?;
+            Ok((result, blocked(transaction)?))
+        })?;
+        self.lookup.run_blocking(|lookup| lookup.blocked = blocked)?;
+        Ok(result)
+    }
+
+    pub(super) fn within_transaction<R>(
+        &mut self,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<R, Fault>,
+    ) -> Result<R, StoreError> {
+        let run = || -> Result<R, Fault> {
+            let transaction =
+                self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let result = work(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        };
+        run().map_err(|fault| fault.at(doing, &self.files.gateway))
+    }
+}

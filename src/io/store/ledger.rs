@@ -1,0 +1,241 @@
+//! The ledger database: records, their chain, and the accounts that they post to, in one
+//! transaction.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use sha2::{Digest, Sha256};
+
+use crate::core::ledger::{EpochReason, Fact, Record};
+use crate::core::time::Stamp;
+use crate::io::store::books::Books;
+use crate::io::store::error::{Fault, StoreError};
+use crate::io::store::{accounts, database, schema, verify};
+
+/// A record's stored bytes.
+pub const MAX_RECORD_BYTES: usize = 4 * 1024;
+
+/// Separates the chain's hashes from all others.
+const CHAIN_TAG: &[u8; 16] = b"tapgate-ledger-1";
+
+/// A link of the chain.
+pub type Hash = [u8; 32];
+
+/// The hash before the first record.
+pub(super) const ORIGIN: Hash = [0; 32];
+
+/// The newest record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Names the ledger database.
+    pub epoch: String,
+    /// Its sequence number.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: Hash,
+}
+
+/// What an epoch follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Previous {
+    pub(super) epoch: Option<String>,
+    pub(super) last: Option<(u64, Hash)>,
+}
+
+/// The one connection to the ledger.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+}
+
+impl Ledger {
+    /// Opens and checks the database. It may be without an epoch yet.
+    pub(super) fn open(path: &Path) -> Result<Ledger, StoreError> {
+        let connection = database::open(path, &schema::LEDGER)?;
+        let ledger = Ledger { connection, path: path.to_path_buf() };
+        if ledger.head()?.is_some() {
+            let checked = verify::at_start(&ledger.connection);
+            checked.map_err(|fault| fault.at("check", path))?;
+        }
+        Ok(ledger)
+    }
+
+    /// The newest record; `None` before an epoch is opened.
+    pub(super) fn head(&self) -> Result<Option<Head>, StoreError> {
+        head(&self.connection).optional().map_err(|error| self.failed("read", error))
+    }
+
+    /// When the newest record was made.
+    pub(super) fn newest(&self) -> Result<Option<Stamp>, StoreError> {
+        let text: Option<String> = self
+            .connection
+            .query_row("SELECT newest FROM ledger", [], |row| row.get(0))
+            .optional()
+            .map_err(|error| self.failed("read", error))?
+            .flatten();
+        let parse = |text: String| {
+            serde_json::from_str(&text)
+                .map_err(|error| Fault::Damaged(error.to_string()).at("read", &self.path))
+        };
+        text.map(parse).transpose()
+    }
+
+    /// Open sessions and meters.
+    pub(super) fn books(&self) -> Result<Books, StoreError> {
+        accounts::load(&self.connection).map_err(|fault| fault.at("read", &self.path))
+    }
+
+    /// Starts a new chain; its first record says what it follows.
+    pub(super) fn open_epoch(
+        &mut self,
+        epoch: &str,
+        previous: &Previous,
+        at: Stamp,
+    ) -> Result<(), StoreError> {
+        let follows = previous.epoch.is_some() || previous.last.is_some();
+        let reason = if follows { EpochReason::StoreDamaged } else { EpochReason::First };
+        let record = Record {
+            at,
+            fact: Fact::EpochOpened {
+                previous_epoch: previous.epoch.clone(),
+                last_seq: previous.last.map(|(seq, _)| seq),
+                last_hash: previous.last.map(|(_, hash)| hex::encode(hash)),
+                reason,
+            },
+        };
+        self.within_transaction("open an epoch in", |transaction| {
+            transaction.execute(
+                "INSERT INTO ledger (id, epoch, head, head_hash, floor, floor_hash, acked)
+                 VALUES (1, ?1, 0, ?2, 1, ?2, 0)",
+                params![epoch, ORIGIN],
+            )?;
+            append(transaction, std::slice::from_ref(&record))?;
+            Ok(())
+        })
+    }
+
+    /// Records facts, all or none. On `Ok`, they survive a power cut.
+    pub(super) fn commit(&mut self, records: &[Record]) -> Result<Head, StoreError> {
+        self.within_transaction("record in", |transaction| append(transaction, records))
+    }
+
+    pub(super) fn within_transaction<R>(
+        &mut self,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<R, Fault>,
+    ) -> Result<R, StoreError> {
+        let run = || -> Result<R, Fault> {
+            let transaction =
+                self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let result = work(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        };
+        run().map_err(|fault| fault.at(doing, &self.path))
+    }
+
+    pub(super) fn failed(&self, doing: &'static str, error: rusqlite::Error) -> StoreError {
+        Fault::Sqlite(error).at(doing, &self.path)
+    }
+}
+
+/// The newest record, as the one row of `ledger` has it.
+pub(super) fn head(connection: &Connection) -> rusqlite::Result<Head> {
+    connection.prepare_cached("SELECT epoch, head, head_hash FROM ledger")?.query_row([], |row| {
+        Ok(Head { epoch: row.get(0)?, seq: unsigned(row.get(1)?), hash: row.get(2)? })
+    })
+}
+
+fn append(transaction: &Transaction<'_>, records: &[Record]) -> Result<Head, Fault> {
+    let mut head = head(transaction)?;
+    let Some(newest) = records.last() else { return Ok(head) };
+    let before = accounts::load(transaction)?;
+    let mut books = before.clone();
+    for record in records {
+        head.seq += 1;
+        books
+            .post(record.at, &record.fact)
+            .map_err(|reason| Fault::Impossible { kind: kind(&record.fact), reason })?;
+        let bytes = encode(head.seq, record)?;
+        head.hash = link(&head.hash, bytes.as_bytes());
+        insert(transaction, &head, record, &bytes)?;
+    }
+    let last = newest;
+    books.check().map_err(|reason| Fault::Impossible { kind: kind(&last.fact), reason })?;
+    accounts::save(transaction, &before, &books)?;
+    let stamp = serde_json::to_string(&last.at).expect("a stamp is plain JSON");
+    transaction
+        .prepare_cached("UPDATE ledger SET head = ?1, head_hash = ?2, newest = ?3")?
+        .execute(params![signed(head.seq), head.hash, stamp])?;
+    Ok(head)
+}
+
+fn insert(
+    transaction: &Transaction<'_>,
+    head: &Head,
+    record: &Record,
+    bytes: &str,
+) -> rusqlite::Result<()> {
+    let trusted_wall = record.at.synced.then_some(record.at.wall.0);
+    transaction
+        .prepare_cached(
+            "INSERT INTO record (seq, hash, bytes, trusted_wall) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![signed(head.seq), head.hash, bytes.as_bytes(), trusted_wall])
+        .map(drop)
+}
+
+/// `hash(n)` from `hash(n − 1)` and the record's bytes.
+pub(super) fn link(previous: &Hash, bytes: &[u8]) -> Hash {
+    Sha256::new()
+        .chain_update(CHAIN_TAG)
+        .chain_update(previous)
+        .chain_update(bytes)
+        .finalize()
+        .into()
+}
+
+/// The bytes of a record: `seq`, `kind`, `at`, then the fact's own members.
+fn encode(seq: u64, record: &Record) -> Result<String, Fault> {
+    let fact = serde_json::to_string(&record.fact).expect("facts are plain JSON");
+    let at = serde_json::to_string(&record.at).expect("a stamp is plain JSON");
+    let kind = kind(&record.fact);
+    let tag = format!("{{\"kind\":\"{kind}\"");
+    let rest = fact.strip_prefix(&tag).expect("a fact's tag comes first");
+    let bytes = format!("{{\"seq\":{seq},\"kind\":\"{kind}\",\"at\":{at}{rest}");
+    if bytes.len() > MAX_RECORD_BYTES {
+        let reason = format!("{} bytes are more than {MAX_RECORD_BYTES}", bytes.len());
+        return Err(Fault::Impossible { kind, reason });
+    }
+    Ok(bytes)
+}
+
+/// The contract's word for a fact.
+pub(super) fn kind(fact: &Fact) -> &'static str {
+    match fact {
+        Fact::GatewayStarted { .. } => "gateway_started",
+        Fact::SessionStarted(_) => "session_started",
+        Fact::SessionSlot { .. } => "session_slot",
+        Fact::SessionEnding { .. } => "session_ending",
+        Fact::Interruption { .. } => "interruption",
+        Fact::SessionEnded(_) => "session_ended",
+        Fact::Unattributed { .. } => "unattributed",
+        Fact::MeterCommissioned(_) => "meter_commissioned",
+        Fact::MeterReplaced(_) => "meter_replaced",
+        Fact::ClockSet { .. } => "clock_set",
+        Fact::AllowlistApplied { .. } => "allowlist_applied",
+        Fact::BadgeOverride { .. } => "badge_override",
+        Fact::EpochOpened { .. } => "epoch_opened",
+    }
+}
+
+/// SQLite's integers are signed; ours count from zero and never come near the limit.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).expect("a counter reaches 2^63 in no gateway's life")
+}
+
+/// The other way round; a negative one can only come from a damaged file and counts as none.
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

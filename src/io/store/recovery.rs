@@ -1,0 +1,269 @@
+//! Opens the store: what is damaged is set aside, what is whole goes on.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::core::event::Allowlist;
+use crate::core::ids::StationId;
+use crate::core::time::{Stamp, Uptime, Wall};
+use crate::io::store::Store;
+use crate::io::store::apply::RESERVE_BYTES;
+use crate::io::store::books::{MeterAccount, OpenSession};
+use crate::io::store::error::{Fault, StoreError};
+use crate::io::store::exchange::Standing;
+use crate::io::store::files::Files;
+use crate::io::store::gateway::{self, Counters, Current, Gateway};
+use crate::io::store::generation;
+use crate::io::store::ledger::{self, Ledger, Previous};
+use crate::io::store::lookup::Lookup;
+use crate::io::store::worker::Worker;
+
+/// What the store must know of this start.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// `[storage] path`: the ledger's file. The others lie beside it.
+    pub path: &'a Path,
+    /// The kernel's boot id.
+    pub boot_id: &'a str,
+    /// The wall clock now.
+    pub wall: Wall,
+    /// The boot clock now.
+    pub uptime: Uptime,
+    /// Whether the wall clock is trustworthy.
+    pub synced: bool,
+}
+
+/// What the store knows of the time before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Kernel boots of this gateway, this one included.
+    pub boot: u32,
+    /// The kernel is still the one of the last start: only the daemon was restarted.
+    pub same_boot: bool,
+    /// Epoch, head, acknowledged, floor.
+    pub standing: Standing,
+    /// In order of their ids.
+    pub open_sessions: Vec<OpenSession>,
+    /// In order of their names.
+    pub meters: Vec<MeterAccount>,
+    /// When the newest record before this start was made; `None` in a new ledger.
+    pub newest: Option<Stamp>,
+    /// Which allowlist decides; `None` where there was none yet.
+    pub allowlist: Option<Allowlist>,
+    /// When the cloud issued it.
+    pub allowlist_issued_at: Option<Wall>,
+    /// When a valid head arrived last.
+    pub allowlist_arrived: Option<Stamp>,
+    /// Stations taken out of service, with their notes.
+    pub out_of_service: Vec<(StationId, Option<String>)>,
+    /// The last trustworthy time that was persisted; 1970 where there was none.
+    pub clock_floor: Wall,
+    /// Damaged files that were set aside at this start.
+    pub set_aside: Vec<PathBuf>,
+}
+
+impl Store {
+    /// Opens the store and starts its threads. Blocks for as long as the checks take.
+    pub fn open(opening: &Opening<'_>) -> Result<(Store, Recovered), StoreError> {
+        let files = Files::beside(opening.path);
+        files.create_directory()?;
+        let lock = Arc::new(files.lock()?);
+        let mut salvage = Salvage { files: &files, set_aside: Vec::new() };
+        let mut ledger = salvage.open(&files.ledger, Ledger::open)?;
+        let previous = salvage.set_aside.first().map(|aside| last_of(aside));
+        let connection = salvage.open(&files.gateway, gateway::open)?;
+        let newest = ledger.newest()?;
+        let counters = count_boot(&connection, opening, newest, &files)?;
+        let at = Stamp {
+            boot: counters.after.boot,
+            uptime: opening.uptime,
+            wall: opening.wall,
+            synced: opening.synced,
+        };
+        open_epoch(&mut ledger, previous, &counters.after, at)?;
+        let standing = ledger.standing()?;
+        let failed = |fault: Fault| fault.at("read", &files.gateway);
+        let after =
+            Counters { ledger_epoch: Some(standing.head.epoch.clone()), ..counters.after.clone() };
+        if counters.before.as_ref() != Some(&after) {
+            gateway::save_counters(&connection, &after).map_err(|error| failed(error.into()))?;
+        }
+        let current = salvage.allowlist(&connection)?;
+        let out_of_service =
+            gateway::out_of_service(&connection).map_err(|error| failed(error.into()))?;
+        let books = ledger.books()?;
+        let recovered = Recovered {
+            boot: at.boot,
+            same_boot: counters.before.is_some_and(|before| before.boot_id == opening.boot_id),
+            standing,
+            open_sessions: books.open.into_values().collect(),
+            meters: books.meters.into_values().collect(),
+            newest,
+            allowlist: current.as_ref().map(|(current, _)| current.allowlist.clone()),
+            allowlist_issued_at: current.as_ref().map(|(current, _)| current.issued_at),
+            allowlist_arrived: current.as_ref().and_then(|(current, _)| current.arrived),
+            out_of_service,
+            clock_floor: after.clock_floor,
+            set_aside: salvage.set_aside,
+        };
+        let store = start(ledger, connection, current, &files, &lock)?;
+        Ok((store, recovered))
+    }
+}
+
+fn start(
+    ledger: Ledger,
+    connection: Connection,
+    current: Option<(Current, Connection)>,
+    files: &Files,
+    lock: &Arc<File>,
+) -> Result<Store, StoreError> {
+    let blocked = gateway::blocked(&connection)
+        .map_err(|error| Fault::Sqlite(error).at("read", &files.gateway))?;
+    let (current, list) = current.unzip();
+    let path = |current: &Current| files.allowlist(current.generation);
+    let looked_up = list.zip(current.as_ref().map(path));
+    let lookup = Lookup { current: looked_up, blocked };
+    let lookup = Worker::start("store-lookup", lookup, Arc::clone(lock))?;
+    let gateway = Gateway {
+        connection,
+        files: files.clone(),
+        current,
+        lookup: lookup.clone(),
+        reserve_bytes: RESERVE_BYTES,
+    };
+    let gateway = Worker::start("store-gateway", gateway, Arc::clone(lock))?;
+    let ledger = Worker::start("store-ledger", ledger, Arc::clone(lock))?;
+    Ok(Store { ledger, gateway, lookup })
+}
+
+struct Salvage<'a> {
+    files: &'a Files,
+    set_aside: Vec<PathBuf>,
+}
+
+impl Salvage<'_> {
+    /// Opens a database; a damaged one is set aside and a new one takes its place. Whatever may
+    /// pass (no permission, no space, another process) stays an error.
+    fn open<T>(
+        &mut self,
+        path: &Path,
+        open: impl Fn(&Path) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match open(path) {
+            Err(error @ StoreError::Damaged { .. }) => {
+                self.set_aside(path, &error)?;
+                open(path)
+            }
+            result => result,
+        }
+    }
+
+    /// The newest allowlist whose digest verifies, the one that decided last before all others.
+    fn allowlist(
+        &mut self,
+        connection: &Connection,
+    ) -> Result<Option<(Current, Connection)>, StoreError> {
+        let failed = |fault: Fault| fault.at("read", &self.files.gateway);
+        let (decided, arrived) = match gateway::pointer(connection).map_err(failed)? {
+            Some((generation, arrived)) => (Some(generation), arrived),
+            None => (None, None),
+        };
+        let mut generations = self.files.generations().map_err(|e| failed(e.into()))?;
+        generations.sort_by_key(|generation| Some(*generation) != decided);
+        for generation in generations {
+            let path = self.files.allowlist(generation);
+            let found = match generation::open_verified(&path) {
+                Ok(found) => found,
+                Err(fault) => {
+                    self.set_aside(&path, &fault.at("verify", &path))?;
+                    continue;
+                }
+            };
+            if decided != Some(generation) {
+                let saved = gateway::save_pointer(connection, generation, arrived);
+                saved.map_err(|e| Fault::Sqlite(e).at("write", &self.files.gateway))?;
+            }
+            let (allowlist, issued_at) = (found.allowlist, found.issued_at);
+            let current = Current { generation, allowlist, issued_at, arrived };
+            return Ok(Some((current, found.connection)));
+        }
+        Ok(None)
+    }
+
+    fn set_aside(&mut self, path: &Path, error: &StoreError) -> Result<(), StoreError> {
+        let aside =
+            self.files.set_aside(path).map_err(|error| Fault::Io(error).at("set aside", path))?;
+        tracing::error!(%error, kept_as = %aside.display(), "a damaged file was set aside");
+        self.set_aside.push(aside);
+        Ok(())
+    }
+}
+
+struct Boot {
+    before: Option<Counters>,
+    after: Counters,
+}
+
+/// Counts this boot. Either file may be new: then the other one knows how far the count was.
+fn count_boot(
+    connection: &Connection,
+    opening: &Opening<'_>,
+    newest: Option<Stamp>,
+    files: &Files,
+) -> Result<Boot, StoreError> {
+    let before = gateway::counters(connection)
+        .map_err(|error| Fault::Sqlite(error).at("read", &files.gateway))?;
+    let recorded = newest.map_or(0, |newest| newest.boot);
+    let after = match &before {
+        Some(known) if known.boot_id == opening.boot_id => {
+            Counters { boot: known.boot.max(recorded), ..known.clone() }
+        }
+        Some(known) => Counters {
+            boot: known.boot.max(recorded) + 1,
+            boot_id: opening.boot_id.to_owned(),
+            ..known.clone()
+        },
+        None => Counters {
+            boot: recorded + 1,
+            boot_id: opening.boot_id.to_owned(),
+            // The count is lost where there was one: seconds since 1970 are beyond what it was.
+            connections: newest.map_or(0, |_| ledger::unsigned(opening.wall.0 / 1000)),
+            clock_floor: Wall(0),
+            ledger_epoch: None,
+        },
+    };
+    Ok(Boot { before, after })
+}
+
+fn open_epoch(
+    ledger: &mut Ledger,
+    previous: Option<Previous>,
+    counters: &Counters,
+    at: Stamp,
+) -> Result<(), StoreError> {
+    if ledger.head()?.is_some() {
+        return Ok(());
+    }
+    let mut previous = previous.unwrap_or_default();
+    // A file that is gone, or unreadable from its first page, has left its name at least.
+    if previous.epoch.is_none() {
+        previous.epoch.clone_from(&counters.ledger_epoch);
+    }
+    ledger.open_epoch(&uuid::Uuid::new_v4().to_string(), &previous, at)
+}
+
+/// What can still be read of a damaged ledger.
+fn last_of(aside: &Path) -> Previous {
+    let read = || -> rusqlite::Result<Previous> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(aside, flags)?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        let head = ledger::head(&connection)?;
+        Ok(Previous { epoch: Some(head.epoch), last: Some((head.seq, head.hash)) })
+    };
+    read().unwrap_or_default()
+}

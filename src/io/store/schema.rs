@@ -1,0 +1,119 @@
+//! The tables. A released step is never edited; a change is a new step at the end.
+
+use crate::io::store::database::Schema;
+
+/// Ledger, open sessions and meters.
+pub(super) const LEDGER: Schema = Schema {
+    application_id: 0x7467_6c65, // "tgle"
+    migrations: &[LEDGER_1],
+    cache_kib: 512,
+};
+
+/// What belongs to the gateway and must outlive the ledger file.
+pub(super) const GATEWAY: Schema = Schema {
+    application_id: 0x7467_6777, // "tggw"
+    migrations: &[GATEWAY_1],
+    cache_kib: 64,
+};
+
+/// One allowlist generation. Not migrated: another form is another file.
+pub(super) const ALLOWLIST_APPLICATION_ID: i64 = 0x7467_616c; // "tgal"
+
+/// The form of an allowlist file.
+pub(super) const ALLOWLIST_VERSION: i64 = 1;
+
+/// `floor` is the lowest sequence number that is kept, `floor_hash` the hash before it.
+/// `newest` is the stamp of the newest record. In `record`, `trusted_wall` is the record's wall time where its
+/// clock was trustworthy. `start`, `started`, `ending` and `ending_at` are JSON.
+const LEDGER_1: &str = "
+CREATE TABLE ledger (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    epoch TEXT NOT NULL,
+    head INTEGER NOT NULL,
+    head_hash BLOB NOT NULL CHECK (length(head_hash) = 32),
+    floor INTEGER NOT NULL,
+    floor_hash BLOB NOT NULL CHECK (length(floor_hash) = 32),
+    acked INTEGER NOT NULL,
+    ack_issued_at INTEGER,
+    newest TEXT
+) STRICT;
+
+CREATE TABLE record (
+    seq INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL CHECK (length(hash) = 32),
+    bytes BLOB NOT NULL,
+    trusted_wall INTEGER
+) STRICT;
+
+CREATE TABLE meter (
+    meter TEXT PRIMARY KEY,
+    station TEXT NOT NULL,
+    serial TEXT,
+    first_wh INTEGER NOT NULL,
+    last_wh INTEGER NOT NULL,
+    sessions_wh INTEGER NOT NULL,
+    open_wh INTEGER NOT NULL,
+    unattributed_wh INTEGER NOT NULL,
+    replaced_wh INTEGER NOT NULL,
+    CHECK (last_wh - first_wh = sessions_wh + open_wh + unattributed_wh + replaced_wh)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE open_session (
+    session TEXT PRIMARY KEY,
+    station TEXT NOT NULL UNIQUE,
+    meter TEXT UNIQUE,
+    start TEXT NOT NULL,
+    uid BLOB,
+    started TEXT NOT NULL,
+    posted_wh INTEGER NOT NULL,
+    ending TEXT,
+    ending_at TEXT
+) STRICT, WITHOUT ROWID;
+";
+
+/// `arrived` is a stamp as JSON, times are milliseconds of UTC.
+const GATEWAY_1: &str = "
+CREATE TABLE gateway (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    boot INTEGER NOT NULL,
+    boot_id TEXT NOT NULL,
+    connections INTEGER NOT NULL,
+    clock_floor INTEGER NOT NULL,
+    ledger_epoch TEXT
+) STRICT;
+
+CREATE TABLE allowlist (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    generation INTEGER NOT NULL,
+    arrived TEXT
+) STRICT;
+
+CREATE TABLE out_of_service (
+    station TEXT PRIMARY KEY,
+    note TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE local_block (
+    uid BLOB PRIMARY KEY,
+    badge TEXT
+) STRICT, WITHOUT ROWID;
+";
+
+/// Entries are kept as the canonical bytes that the digest covers.
+pub(super) const ALLOWLIST: &str = "
+CREATE TABLE head (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    list TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    issued_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE entry (
+    uid BLOB PRIMARY KEY,
+    badge TEXT NOT NULL UNIQUE,
+    usable INTEGER NOT NULL,
+    canonical BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+";
