@@ -16,6 +16,7 @@
 //!    order give the same steps. Ids are drawn by the shell and enter with the event.
 
 pub mod access;
+pub mod atr;
 pub mod badge;
 pub mod event;
 pub mod gateway;

@@ -5,3 +5,4 @@ pub mod card;
 pub mod cloud;
 pub mod devices;
 pub mod pcscd;
+mod ports;

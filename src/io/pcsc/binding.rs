@@ -1,0 +1,200 @@
+//! Which PC/SC reader is which reader of the config.
+
+use std::collections::BTreeSet;
+
+use crate::config::wiring::{BindBy, ReaderBinding};
+use crate::core::ids::ReaderId;
+
+/// A reader that pcscd lists, with what can be learned of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct PresentReader {
+    /// The full PC/SC name (`ACS ACR122U PICC Interface 00 00`).
+    pub(super) name: String,
+    /// Its serial number, from its attributes or from its name.
+    pub(super) serial: Option<String>,
+    /// The USB socket it is plugged into (`1-1.2`).
+    pub(super) usb_port: Option<String>,
+}
+
+/// What a present reader is to the config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// This reader, and no other could be it.
+    Bound(ReaderId),
+    /// No binding matches.
+    Unbound,
+    /// Bindings match, but not one to one: nothing may be authorised from it.
+    Ambiguous,
+}
+
+/// The outcome of matching readers with bindings.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Assignment {
+    /// One for each present reader, in their order.
+    pub(super) roles: Vec<Role>,
+    /// What is wrong, one message for each binding or reader that matches twice.
+    pub(super) ambiguities: BTreeSet<String>,
+}
+
+/// Matches readers with bindings. A reader is bound only where it matches exactly one binding
+/// that no other present reader matches.
+pub(super) fn bind(present: &[PresentReader], bindings: &[ReaderBinding]) -> Assignment {
+    let ambiguities = bindings
+        .iter()
+        .filter_map(|binding| binding_ambiguity(binding, present))
+        .chain(present.iter().filter_map(|reader| reader_ambiguity(reader, bindings)))
+        .collect();
+    let roles = present.iter().map(|reader| role_of(reader, present, bindings)).collect();
+    Assignment { roles, ambiguities }
+}
+
+fn role_of(reader: &PresentReader, present: &[PresentReader], bindings: &[ReaderBinding]) -> Role {
+    match matching_bindings(reader, bindings)[..] {
+        [] => Role::Unbound,
+        [binding] if matching_readers(binding, present).len() == 1 => {
+            Role::Bound(binding.reader.clone())
+        }
+        _ => Role::Ambiguous,
+    }
+}
+
+fn binding_ambiguity(binding: &ReaderBinding, present: &[PresentReader]) -> Option<String> {
+    let readers = matching_readers(binding, present);
+    let names: Vec<String> = readers.iter().map(|reader| format!("\"{}\"", reader.name)).collect();
+    (readers.len() > 1).then(|| {
+        format!(
+            "reader {} matches {}; bind it by usb_port, by serial or by a narrower name",
+            binding.reader,
+            names.join(" and ")
+        )
+    })
+}
+
+fn reader_ambiguity(reader: &PresentReader, bindings: &[ReaderBinding]) -> Option<String> {
+    let matching = matching_bindings(reader, bindings);
+    let names: Vec<&str> = matching.iter().map(|binding| binding.reader.as_str()).collect();
+    (matching.len() > 1).then(|| {
+        format!(
+            "\"{}\" matches readers {}; narrow one of the two in the config",
+            reader.name,
+            names.join(" and ")
+        )
+    })
+}
+
+fn matching_readers<'a>(
+    binding: &ReaderBinding,
+    present: &'a [PresentReader],
+) -> Vec<&'a PresentReader> {
+    present.iter().filter(|reader| matches(binding, reader)).collect()
+}
+
+fn matching_bindings<'a>(
+    reader: &PresentReader,
+    bindings: &'a [ReaderBinding],
+) -> Vec<&'a ReaderBinding> {
+    bindings.iter().filter(|binding| matches(binding, reader)).collect()
+}
+
+fn matches(binding: &ReaderBinding, reader: &PresentReader) -> bool {
+    match &binding.by {
+        BindBy::UsbPort(port) => reader.usb_port.as_ref() == Some(port),
+        BindBy::Serial(serial) => reader.serial.as_ref() == Some(serial),
+        BindBy::Name(glob) => glob.is_match(&reader.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by(reader: &str, by: BindBy) -> ReaderBinding {
+        ReaderBinding { reader: reader.into(), by, feedback: None }
+    }
+
+    fn by_name(reader: &str, glob: &str) -> ReaderBinding {
+        let glob = globset::Glob::new(glob).expect("a valid glob").compile_matcher();
+        by(reader, BindBy::Name(glob))
+    }
+
+    fn acr(index: u8) -> PresentReader {
+        PresentReader {
+            name: format!("ACS ACR122U PICC Interface {index:02} 00"),
+            ..PresentReader::default()
+        }
+    }
+
+    fn bound(reader: &str) -> Role {
+        Role::Bound(reader.into())
+    }
+
+    #[test]
+    fn binds_by_name_serial_and_usb_port() {
+        let present = [
+            acr(0),
+            PresentReader { serial: Some("B1234".into()), ..acr(1) },
+            PresentReader { usb_port: Some("1-1.2".into()), ..acr(2) },
+            acr(3),
+        ];
+        let bindings = [
+            by_name("laundry", "ACS ACR122U*00 00"),
+            by("garage", BindBy::Serial("B1234".into())),
+            by("door", BindBy::UsbPort("1-1.2".into())),
+            by("absent", BindBy::UsbPort("1-1.3".into())),
+        ];
+
+        let assignment = bind(&present, &bindings);
+
+        let roles = vec![bound("laundry"), bound("garage"), bound("door"), Role::Unbound];
+        assert_eq!(assignment, Assignment { roles, ambiguities: BTreeSet::new() });
+    }
+
+    #[test]
+    fn two_readers_that_match_one_binding_are_both_refused_and_named() {
+        let assignment = bind(&[acr(0), acr(1)], &[by_name("laundry", "ACS*")]);
+
+        assert_eq!(assignment.roles, [Role::Ambiguous, Role::Ambiguous]);
+        let message = assignment.ambiguities.first().expect("one message");
+        assert!(message.contains("reader laundry"), "{message}");
+        assert!(message.contains("Interface 00 00"), "{message}");
+        assert!(message.contains("Interface 01 00"), "{message}");
+    }
+
+    #[test]
+    fn one_reader_that_matches_two_bindings_is_refused_and_both_are_named() {
+        let bindings = [by_name("laundry", "ACS*"), by_name("garage", "*ACR122U*")];
+
+        let assignment = bind(&[acr(0)], &bindings);
+
+        assert_eq!(assignment.roles, [Role::Ambiguous]);
+        let message = assignment.ambiguities.first().expect("one message");
+        assert!(message.contains("laundry and garage"), "{message}");
+    }
+
+    #[test]
+    fn an_ambiguity_leaves_other_readers_alone() {
+        let present = [acr(0), acr(1), PresentReader { serial: Some("7".into()), ..acr(2) }];
+        let bindings =
+            [by_name("laundry", "*Interface 0[01] 00"), by("garage", BindBy::Serial("7".into()))];
+
+        let assignment = bind(&present, &bindings);
+
+        assert_eq!(assignment.roles, [Role::Ambiguous, Role::Ambiguous, bound("garage")]);
+    }
+
+    #[test]
+    fn a_serial_number_counts_only_where_it_is_unique() {
+        let twin = |index| PresentReader { serial: Some("A02014090501".into()), ..acr(index) };
+        let bindings = [by("laundry", BindBy::Serial("A02014090501".into()))];
+
+        assert_eq!(bind(&[twin(0)], &bindings).roles, [bound("laundry")]);
+        assert_eq!(bind(&[twin(0), twin(1)], &bindings).roles, [Role::Ambiguous, Role::Ambiguous]);
+    }
+
+    #[test]
+    fn two_readers_of_the_same_name_cannot_be_told_apart() {
+        let bindings = [by_name("laundry", "ACS*")];
+
+        assert_eq!(bind(&[acr(0), acr(0)], &bindings).roles, [Role::Ambiguous, Role::Ambiguous]);
+    }
+}

@@ -1,0 +1,232 @@
+//! The thread of one present reader: it waits for cards, reads them and reports.
+
+use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use pcsc::{Context, Error, ReaderState, State};
+use tracing::{debug, warn};
+
+use super::binding::Role;
+use super::card::{CardRead, read_uid};
+use super::edge::{CardEdges, Edge};
+use super::outbox::Outbox;
+use super::stop::{Backoff, Stop};
+use super::{ReaderEvent, STACK, Token, Trouble, establish};
+use crate::core::atr::classify;
+use crate::core::badge::Technology;
+use crate::core::ids::ReaderId;
+
+/// Longest wait for a card before the thread looks whether it should end or its role changed.
+const SLICE: Duration = Duration::from_secs(1);
+
+/// What the lister holds of a reader's thread.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    orders: Arc<Orders>,
+    thread: JoinHandle<()>,
+}
+
+/// What the lister wants of the thread.
+#[derive(Debug)]
+struct Orders {
+    role: Mutex<Role>,
+    retired: AtomicBool,
+}
+
+impl Watcher {
+    /// Starts the thread of a reader that pcscd lists under `name`.
+    pub(super) fn start(
+        name: CString,
+        role: Role,
+        generation: u64,
+        outbox: Arc<Outbox>,
+        stop: Arc<Stop>,
+        token: Token,
+    ) -> std::io::Result<Watcher> {
+        let orders = Arc::new(Orders { role: Mutex::new(role), retired: AtomicBool::new(false) });
+        let watch = Watch {
+            name,
+            generation,
+            orders: orders.clone(),
+            outbox,
+            stop,
+            announced: None,
+            backoff: Backoff::new(),
+        };
+        let run = move || {
+            let _token = token;
+            watch.run();
+        };
+        let thread = thread::Builder::new().name("pcsc-reader".into()).stack_size(STACK);
+        Ok(Watcher { orders, thread: thread.spawn(run)? })
+    }
+
+    /// Tells the thread what its reader is to the config.
+    pub(super) fn set_role(&self, role: Role) {
+        *self.orders.role.lock().unwrap_or_else(PoisonError::into_inner) = role;
+    }
+
+    /// Whether the thread ended, because its reader went away or by a panic.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+impl Drop for Watcher {
+    /// Tells the thread to end; it does so within a slice, unless a driver holds it.
+    fn drop(&mut self) {
+        self.orders.retired.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The thread's own side.
+struct Watch {
+    name: CString,
+    generation: u64,
+    orders: Arc<Orders>,
+    outbox: Arc<Outbox>,
+    stop: Arc<Stop>,
+    /// As which reader it was reported as found.
+    announced: Option<ReaderId>,
+    backoff: Backoff,
+}
+
+impl Watch {
+    /// Watches until told to end or the reader is gone; after any strange error with a new context.
+    fn run(mut self) {
+        while !self.is_over() {
+            let Err(trouble) = self.watch() else { break };
+            debug!(reader = %self.name.to_string_lossy(), %trouble, "reader watch broken off");
+            self.withdraw(trouble.to_string());
+            if matches!(trouble, Trouble::Gone) || self.stop.rest(self.backoff.after_failure()) {
+                break;
+            }
+        }
+        self.withdraw(Trouble::Gone.to_string());
+    }
+
+    fn watch(&mut self) -> Result<(), Trouble> {
+        let context = establish()?;
+        let mut state = ReaderState::new(self.name.clone(), State::UNAWARE);
+        let mut card = CardEdges::default();
+        while !self.is_over() {
+            match context.get_status_change(SLICE, std::slice::from_mut(&mut state)) {
+                Ok(()) => {}
+                Err(Error::Timeout | Error::Cancelled) => {
+                    self.announce();
+                    continue;
+                }
+                Err(error) => return Err(Trouble::on_reader(error)),
+            }
+            let seen = state.event_state();
+            if seen.intersects(State::UNKNOWN | State::IGNORE | State::UNAVAILABLE) {
+                return Err(Trouble::Gone);
+            }
+            let edge = card.observe(seen.contains(State::PRESENT), state.event_count());
+            state.sync_current_state();
+            self.announce();
+            self.on_edge(edge, &context, state.atr())?;
+            self.backoff.reset();
+        }
+        Ok(())
+    }
+
+    fn on_edge(&self, edge: Edge, context: &Context, atr: &[u8]) -> Result<(), Trouble> {
+        match edge {
+            Edge::Nothing => Ok(()),
+            Edge::Arrived => self.on_arrival(context, atr),
+            Edge::Left => {
+                self.on_removal();
+                Ok(())
+            }
+            Edge::Swapped => {
+                self.on_removal();
+                self.on_arrival(context, atr)
+            }
+        }
+    }
+
+    fn on_arrival(&self, context: &Context, atr: &[u8]) -> Result<(), Trouble> {
+        let technology = classify(atr);
+        // The role is taken anew: another reader may have made it ambiguous since.
+        let (Role::Bound(reader), Some(announced)) = (self.role(), &self.announced) else {
+            self.on_unbound_tap(technology);
+            return Ok(());
+        };
+        if reader != *announced {
+            self.on_unbound_tap(technology);
+            return Ok(());
+        }
+        let event = match read_uid(context, &self.name) {
+            Ok(CardRead::Uid(uid)) => {
+                let read_at = Instant::now();
+                ReaderEvent::Presented { reader: reader.clone(), uid, technology, read_at }
+            }
+            Ok(CardRead::Unreadable(why)) => {
+                debug!(%reader, why, technology = technology.as_str(), "card not readable");
+                ReaderEvent::Unreadable { reader: reader.clone(), technology }
+            }
+            Err(error) => return Err(Trouble::on_reader(error)),
+        };
+        self.say_of_card(&reader, event);
+        Ok(())
+    }
+
+    fn on_unbound_tap(&self, technology: Technology) {
+        let name = self.name.to_string_lossy().into_owned();
+        if !self.is_over() && !self.outbox.tell(ReaderEvent::UnboundTap { name, technology }) {
+            debug!("tap on an unbound reader not reported");
+        }
+    }
+
+    fn on_removal(&self) {
+        if let Some(reader) = &self.announced {
+            self.say_of_card(reader, ReaderEvent::Removed { reader: reader.clone() });
+        }
+    }
+
+    fn say_of_card(&self, reader: &ReaderId, event: ReaderEvent) {
+        if !self.is_over() {
+            self.outbox.card(reader, self.generation, event);
+        }
+    }
+
+    /// Reports the reader as found or lost where its role changed.
+    fn announce(&mut self) {
+        if self.is_over() {
+            return;
+        }
+        let role = self.role();
+        let bound = match &role {
+            Role::Bound(reader) => Some(reader),
+            Role::Unbound | Role::Ambiguous => None,
+        };
+        if self.announced.is_some() && self.announced.as_ref() != bound {
+            self.withdraw("its binding is no longer unique".to_owned());
+        }
+        if self.announced.is_none()
+            && let Some(reader) = bound
+            && self.outbox.found(reader, &self.name, self.generation)
+        {
+            self.announced = Some(reader.clone());
+        }
+    }
+
+    fn withdraw(&mut self, why: String) {
+        if let Some(reader) = self.announced.take() {
+            warn!(%reader, why, "reader lost");
+            self.outbox.lost(&reader, self.generation, why);
+        }
+    }
+
+    fn role(&self) -> Role {
+        self.orders.role.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_over(&self) -> bool {
+        self.orders.retired.load(Ordering::Relaxed) || self.stop.is_requested()
+    }
+}
