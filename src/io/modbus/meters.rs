@@ -1,0 +1,206 @@
+//! Meters, chargers' vehicle states and buttons of one bus.
+
+use tokio::time::Instant;
+
+use super::FieldEvent;
+use super::bus::Line;
+use super::codec::{self, Number};
+use super::error::BusError;
+use super::plan::{Spot, SwitchPlan};
+use super::points::Values;
+use super::schedule::Duty;
+use crate::config::profile::Profile;
+use crate::core::event::{Pace, Reading};
+use crate::core::ids::StationId;
+
+const SERIAL_NUMBER: &str = "serial_number";
+
+impl Line {
+    /// Reads the meter and the vehicle state of a station and reports what was answered.
+    pub(super) async fn read_meter(&mut self, station: usize, urgent: bool) {
+        let (meter, vehicle) =
+            (self.plan.stations[station].meter, self.plan.stations[station].vehicle);
+        let mut reading = Reading::default();
+        if let Some(unit) = meter {
+            let with_vehicle = vehicle == Some(unit);
+            // Why there is no reading is in the unit's health; here it is a silent meter.
+            drop(self.read_energy(unit, with_vehicle, urgent, &mut reading).await);
+        }
+        if let Some(unit) = vehicle.filter(|unit| meter != Some(*unit)) {
+            drop(self.read_vehicle(unit, urgent, &mut reading).await);
+        }
+        let metered = reading.energy_wh.is_some() || reading.power_mw.is_some();
+        // A charger's meter on another bus reports for itself.
+        let expected = meter.is_some() || vehicle.is_none();
+        if !metered && expected {
+            self.tell_silent(station).await;
+        }
+        if metered || reading.vehicle.is_some() {
+            self.tell_reading(station, reading).await;
+        }
+    }
+
+    async fn read_energy(
+        &mut self,
+        unit: usize,
+        with_vehicle: bool,
+        urgent: bool,
+        reading: &mut Reading,
+    ) -> Result<(), BusError> {
+        self.give_up_if_due(unit).await;
+        if !self.may_ask(unit, urgent) {
+            return Ok(());
+        }
+        self.prepare(unit, urgent).await?;
+        self.read_serial(unit, urgent).await?;
+        let profile = self.plan.units[unit].profile.clone();
+        let mut names = vec!["energy_import", "power"];
+        if with_vehicle {
+            names.push("vehicle_state");
+        }
+        let exponents =
+            names.iter().filter_map(|name| profile.points.get(*name)?.exponent.as_deref());
+        let exponents: Vec<&str> = exponents.collect();
+        names.extend(exponents);
+        let (values, outcome) = self.read(unit, &names, urgent).await;
+        let value = |name, decode: fn(&_, &_, Option<i64>) -> Option<i64>| {
+            let (point, raw) = values.of(&profile, name)?;
+            decode(point, raw, exponent_of(&values, &profile, name))
+        };
+        reading.energy_wh = value("energy_import", codec::energy_wh);
+        reading.power_mw = value("power", codec::power_mw);
+        reading.vehicle = vehicle_in(&values, &profile);
+        if reading.energy_wh.is_some() || reading.power_mw.is_some() {
+            reading.serial = self.units[unit].serial.take();
+        }
+        outcome
+    }
+
+    async fn read_vehicle(
+        &mut self,
+        unit: usize,
+        urgent: bool,
+        reading: &mut Reading,
+    ) -> Result<(), BusError> {
+        self.give_up_if_due(unit).await;
+        if !self.may_ask(unit, urgent) {
+            return Ok(());
+        }
+        self.prepare(unit, urgent).await?;
+        let profile = self.plan.units[unit].profile.clone();
+        let (values, outcome) = self.read(unit, &["vehicle_state"], urgent).await;
+        reading.vehicle = vehicle_in(&values, &profile);
+        outcome
+    }
+
+    /// Reads the serial number where that is due. A meter that refuses has none.
+    async fn read_serial(&mut self, unit: usize, urgent: bool) -> Result<(), BusError> {
+        if !self.units[unit].serial_due {
+            return Ok(());
+        }
+        let profile = self.plan.units[unit].profile.clone();
+        let (values, outcome) = self.read(unit, &[SERIAL_NUMBER], urgent).await;
+        match outcome {
+            Err(error) if error.is_silence() || error.is_of_bus() => return Err(error),
+            Err(error) => tracing::debug!("no serial number: {error}"),
+            Ok(()) => {}
+        }
+        let shown = values.of(&profile, SERIAL_NUMBER);
+        self.units[unit].serial = shown.and_then(|(point, raw)| codec::text(point, raw));
+        self.units[unit].serial_due = false;
+        Ok(())
+    }
+
+    /// Takes over another pace for a station's meter and the switches next to it.
+    pub(super) fn set_pace(&mut self, id: &StationId, pace: Pace, now: Instant) {
+        let Some(station) = self.station(id) else { return };
+        self.stations[station].pace = pace;
+        self.schedule.pace(Duty::Meter(station), pace, now);
+        let Some(unit) = self.plan.stations[station].switch.as_ref().map(SwitchPlan::unit) else {
+            return;
+        };
+        let on_unit = |index: &usize| {
+            self.plan.stations[*index].switch.as_ref().is_some_and(|switch| switch.unit() == unit)
+        };
+        let mut neighbours = (0..self.stations.len()).filter(on_unit);
+        let any = neighbours.any(|index| self.stations[index].pace != Pace::Idle);
+        let pace = if any { Pace::Running } else { Pace::Idle };
+        self.schedule.pace(Duty::Switches(unit), pace, now);
+    }
+
+    /// Watches these buttons and no others. A button that is already down counts once it was up.
+    pub(super) fn watch_buttons(&mut self, stations: &[StationId], now: Instant) {
+        let mut any = false;
+        for (planned, state) in self.plan.stations.iter().zip(&mut self.stations) {
+            let watched = planned.button.is_some() && stations.contains(&planned.station);
+            if !(watched && state.watched) {
+                state.pressed = None;
+            }
+            state.watched = watched;
+            any |= watched;
+        }
+        self.schedule.watch_buttons(any, now);
+    }
+
+    /// Reads all watched buttons and reports those that went down.
+    pub(super) async fn read_buttons(&mut self) {
+        let watched: Vec<(usize, Spot)> = self
+            .plan
+            .stations
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| self.stations[*index].watched)
+            .filter_map(|(index, planned)| Some((index, planned.button.clone()?)))
+            .collect();
+        let mut units: Vec<usize> = watched.iter().map(|(_, spot)| spot.unit).collect();
+        units.sort_unstable();
+        units.dedup();
+        for unit in units {
+            if !self.may_ask(unit, false) {
+                continue;
+            }
+            let here: Vec<&(usize, Spot)> =
+                watched.iter().filter(|(_, spot)| spot.unit == unit).collect();
+            let names: Vec<&str> = here.iter().map(|(_, spot)| spot.point.as_str()).collect();
+            let (values, _) = self.read(unit, &names, false).await;
+            let profile = self.plan.units[unit].profile.clone();
+            for (station, spot) in here {
+                let shown = values.of(&profile, &spot.point);
+                let down = shown.and_then(|(point, raw)| codec::is_on(point, raw));
+                self.note_button(*station, down).await;
+            }
+        }
+    }
+
+    async fn note_button(&mut self, station: usize, down: Option<bool>) {
+        let before = self.stations[station].pressed;
+        if down.is_some() {
+            self.stations[station].pressed = down;
+        }
+        if before == Some(false) && down == Some(true) {
+            let station = self.plan.stations[station].station.clone();
+            self.tell(FieldEvent::Button { station }).await;
+        }
+    }
+
+    /// Writes the heartbeat of a unit that answers.
+    pub(super) async fn write_heartbeat(&mut self, unit: usize) {
+        let Some(heartbeat) = self.plan.units[unit].profile.heartbeat.clone() else { return };
+        if self.may_ask(unit, false) && self.prepare(unit, false).await.is_ok() {
+            let value = Number::from(heartbeat.value);
+            // A refused or unanswered heartbeat is in the unit's health; the next one is soon.
+            drop(self.write(unit, &heartbeat.point, value, false).await);
+        }
+    }
+}
+
+fn exponent_of(values: &Values, profile: &Profile, name: &str) -> Option<i64> {
+    let exponent = profile.points.get(name)?.exponent.as_deref()?;
+    let (point, raw) = values.of(profile, exponent)?;
+    codec::whole(point, raw)
+}
+
+fn vehicle_in(values: &Values, profile: &Profile) -> Option<crate::core::event::Vehicle> {
+    let (point, raw) = values.of(profile, "vehicle_state")?;
+    codec::vehicle(point, raw)
+}

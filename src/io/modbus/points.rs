@@ -1,0 +1,192 @@
+//! Reads and writes of named points on one bus: the layer between requests and stations.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+use tokio_modbus::Request;
+
+use super::bus::Line;
+use super::codec::{self, Number, Raw, Write};
+use super::error::BusError;
+use super::health::UnitState;
+use super::link::Answer;
+use super::plan::{Block, blocks};
+use crate::config::profile::{Point, Profile, Table};
+
+/// The answers of one unit, by point.
+#[derive(Debug, Default)]
+pub(super) struct Values(Vec<(String, Raw)>);
+
+impl Values {
+    /// What was read for a point, with the point; `None` where it was not answered.
+    pub(super) fn of<'a>(
+        &'a self,
+        profile: &'a Profile,
+        name: &str,
+    ) -> Option<(&'a Point, &'a Raw)> {
+        let raw = self.0.iter().find(|(point, _)| point == name).map(|(_, raw)| raw)?;
+        Some((profile.points.get(name)?, raw))
+    }
+
+    fn add(&mut self, profile: &Profile, block: &Block, answer: &Answer) {
+        for name in &block.points {
+            let Some(point) = profile.points.get(name) else { continue };
+            let first = usize::from(point.address - block.address);
+            let raw = match answer {
+                Answer::Bits(bits) => bits.get(first).copied().map(Raw::Bit),
+                Answer::Words(words) => words
+                    .get(first..first + usize::from(point.value.registers()))
+                    .map(|words| Raw::Words(words.to_vec())),
+                Answer::Written => None,
+            };
+            self.0.extend(raw.map(|raw| (name.clone(), raw)));
+        }
+    }
+}
+
+impl Line {
+    /// Whether a unit is asked now: a silent one only when that is affordable, or once more when
+    /// somebody waits for it.
+    pub(super) fn may_ask(&self, unit: usize, urgent: bool) -> bool {
+        let pulse = &self.units[unit].pulse;
+        pulse.may_be_asked(Instant::now(), self.silence) || urgent && pulse.state != UnitState::Down
+    }
+
+    /// A suspect that others' silence keeps from its second chance is down after a while.
+    pub(super) async fn give_up_if_due(&mut self, unit: usize) {
+        let change = self.units[unit].pulse.given_up(Instant::now());
+        self.tell_change(unit, change, None).await;
+    }
+
+    /// Reads points of one unit with as few requests as its profile allows. Stops at a silence;
+    /// what was refused is left out.
+    pub(super) async fn read(
+        &mut self,
+        unit: usize,
+        names: &[&str],
+        urgent: bool,
+    ) -> (Values, Result<(), BusError>) {
+        let profile = self.plan.units[unit].profile.clone();
+        let mut todo = VecDeque::from(blocks(&profile, names, self.units[unit].apart));
+        let (mut values, mut outcome) = (Values::default(), Ok(()));
+        while let Some(block) = todo.pop_front() {
+            let request = read_request(&block);
+            match self.ask(unit, &block.points.join("+"), request, urgent).await {
+                Ok(answer) => values.add(&profile, &block, &answer),
+                Err(BusError::Refused { .. }) if block.points.len() > 1 => {
+                    self.units[unit].apart = true;
+                    let each = block
+                        .points
+                        .iter()
+                        .filter_map(|name| Some(Block::alone(name, profile.points.get(name)?)));
+                    each.rev().for_each(|block| todo.push_front(block));
+                }
+                Err(error) if error.is_silence() || error.is_of_bus() => {
+                    return (values, Err(error));
+                }
+                Err(error) => outcome = Err(error),
+            }
+        }
+        (values, outcome)
+    }
+
+    /// Writes a value, in the point's unit, to one point.
+    pub(super) async fn write(
+        &mut self,
+        unit: usize,
+        name: &str,
+        value: Number,
+        urgent: bool,
+    ) -> Result<(), BusError> {
+        let not_writable = |line: &Line, problem| BusError::NotWritable {
+            device: line.plan.units[unit].device.clone(),
+            point: name.to_owned(),
+            problem,
+        };
+        let profile = self.plan.units[unit].profile.clone();
+        let point = profile.points.get(name);
+        let point = point.ok_or_else(|| not_writable(self, "the profile has no such point"))?;
+        let write = codec::encode(point, value).map_err(|problem| not_writable(self, problem))?;
+        let several = match &write {
+            Write::Register(address, word) => {
+                Some(Request::WriteMultipleRegisters(*address, vec![*word].into()))
+            }
+            Write::Coil(..) | Write::Registers(..) => None,
+        };
+        match (self.ask(unit, name, write_request(write), urgent).await, several) {
+            // Some devices know function 16 only.
+            (Err(BusError::Refused { code: 1, .. }), Some(several)) => {
+                self.ask(unit, name, several, urgent).await.map(drop)
+            }
+            (outcome, _) => outcome.map(drop),
+        }
+    }
+
+    /// Sends the start-up writes of a unit that was lost since they were last sent. A refused one
+    /// does not keep the unit from its work.
+    pub(super) async fn prepare(&mut self, unit: usize, urgent: bool) -> Result<(), BusError> {
+        if !self.units[unit].fresh {
+            return Ok(());
+        }
+        let profile = self.plan.units[unit].profile.clone();
+        for write in &profile.startup {
+            match self.write(unit, &write.point, Number::from(write.value), urgent).await {
+                Err(error) if error.is_silence() || error.is_of_bus() => return Err(error),
+                Err(error) => tracing::warn!("start-up write: {error}"),
+                Ok(()) => {}
+            }
+        }
+        self.units[unit].fresh = false;
+        self.hurry_refresh(unit);
+        Ok(())
+    }
+
+    /// One cheap question to a silent unit.
+    pub(super) async fn probe(&mut self, unit: usize) {
+        let profile = self.plan.units[unit].profile.clone();
+        let used = self.used_points(unit);
+        let cheapest = used
+            .iter()
+            .filter_map(|name| Some((name, profile.points.get(*name)?)))
+            .filter(|(_, point)| point.readable)
+            .min_by_key(|(_, point)| point.value.registers())
+            .map(|(name, point)| Block::alone(name, point));
+        match cheapest {
+            Some(block) => {
+                let request = read_request(&block);
+                // The outcome is in the unit's pulse.
+                drop(self.ask(unit, "probe", request, false).await);
+            }
+            // Nothing to read: the next write will tell.
+            None => drop(self.units[unit].pulse.answered(Instant::now())),
+        }
+    }
+
+    /// The points of a unit that stations use.
+    fn used_points(&self, unit: usize) -> Vec<&str> {
+        let profile = &self.plan.units[unit].profile;
+        let standard = ["energy_import", "power", "vehicle_state", "enable", "current_limit"];
+        let wired = self.plan.stations.iter().flat_map(|station| station.spots());
+        let wired = wired.filter(|spot| spot.unit == unit).map(|spot| spot.point.as_str());
+        let standard = standard.into_iter().filter(|name| profile.points.contains_key(*name));
+        wired.chain(standard).collect()
+    }
+}
+
+fn read_request(block: &Block) -> Request<'static> {
+    let (address, count) = (block.address, block.count);
+    match block.table {
+        Table::Coil => Request::ReadCoils(address, count),
+        Table::Discrete => Request::ReadDiscreteInputs(address, count),
+        Table::Input => Request::ReadInputRegisters(address, count),
+        Table::Holding => Request::ReadHoldingRegisters(address, count),
+    }
+}
+
+fn write_request(write: Write) -> Request<'static> {
+    match write {
+        Write::Coil(address, on) => Request::WriteSingleCoil(address, on),
+        Write::Register(address, word) => Request::WriteSingleRegister(address, word),
+        Write::Registers(address, words) => Request::WriteMultipleRegisters(address, words.into()),
+    }
+}
