@@ -1,0 +1,111 @@
+//! Reads what comes down. Bad input changes nothing: it becomes one value that says what is wrong.
+
+use rumqttc::Publish;
+use serde::de::IgnoredAny;
+
+use super::signature::{BadSignature, TrustedKeys};
+use crate::protocol::cloud::{Ack, Down, MAX_PAYLOAD_BYTES, Topics};
+
+/// A good message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    Ack(Ack),
+    AllowlistHead(Vec<u8>),
+    AllowlistPart(Vec<u8>),
+    Command(Vec<u8>),
+}
+
+/// A message that changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Empty, a retained command, or a topic of a newer contract: no message for this gateway.
+    Irrelevant,
+    Malformed(String),
+    BadSignature(BadSignature),
+}
+
+/// Judges an incoming message.
+pub(super) fn read(
+    topics: &Topics,
+    keys: &TrustedKeys,
+    publish: &Publish,
+) -> Result<Message, Refused> {
+    let down = topics.parse(&publish.topic).ok_or(Refused::Irrelevant)?;
+    let payload = &publish.payload;
+    if payload.is_empty() || (down == Down::Command && publish.retain) {
+        return Err(Refused::Irrelevant);
+    }
+    if payload.len() > MAX_PAYLOAD_BYTES {
+        let bytes = payload.len();
+        let why = format!("{bytes} bytes are more than {MAX_PAYLOAD_BYTES}; send it in parts");
+        return Err(Refused::Malformed(why));
+    }
+    let json = match down.signed_type() {
+        Some(typ) => keys.verify(payload, typ).map_err(Refused::BadSignature)?,
+        None => payload.to_vec(),
+    };
+    match down {
+        Down::Ack => Ack::parse(&json).map(Message::Ack).map_err(Refused::Malformed),
+        Down::Allowlist => object(json).map(Message::AllowlistHead),
+        Down::Part => object(json).map(Message::AllowlistPart),
+        Down::Command => object(json).map(Message::Command),
+    }
+}
+
+/// A payload that is one JSON object; its reader looks at the members.
+fn object(json: Vec<u8>) -> Result<Vec<u8>, Refused> {
+    let malformed = |error: serde_json::Error| Refused::Malformed(error.to_string());
+    serde_json::from_slice::<IgnoredAny>(&json).map_err(malformed)?;
+    match json.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => Ok(json),
+        Some(_) | None => Err(Refused::Malformed("it is not a JSON object".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rumqttc::QoS;
+
+    fn judge(what: &str, payload: impl Into<Vec<u8>>, retain: bool) -> Result<Message, Refused> {
+        let mut publish =
+            Publish::new(format!("tapgate/1/gw/down/{what}"), QoS::AtLeastOnce, payload);
+        publish.retain = retain;
+        read(&Topics::new("gw"), &TrustedKeys::new(&[], "gw"), &publish)
+    }
+
+    #[test]
+    fn rubbish_is_refused_on_every_topic() {
+        for what in ["ack", "allowlist", "part", "cmd"] {
+            let deep = "[".repeat(10_000);
+            for rubbish in ["{", "[]", "7", "null", "\"x\"", "{}}", "\u{fffd}", deep.as_str()] {
+                let refused = judge(what, rubbish, false);
+                assert!(matches!(refused, Err(Refused::Malformed(_))), "{what} {rubbish:.10}");
+            }
+            let refused = judge(what, vec![0xff, 0xfe, 0x00], false);
+            assert!(matches!(refused, Err(Refused::Malformed(_))), "{what}");
+            let refused = judge(what, format!("{{\"x\":\"{}\"}}", "x".repeat(65_536)), false);
+            assert!(matches!(refused, Err(Refused::Malformed(_))), "{what}");
+        }
+    }
+
+    #[test]
+    fn empty_payloads_unknown_topics_and_retained_commands_are_no_messages() {
+        for what in ["ack", "allowlist", "part", "cmd"] {
+            assert_eq!(judge(what, "", true), Err(Refused::Irrelevant), "{what}");
+        }
+        assert_eq!(judge("future", "{}", false), Err(Refused::Irrelevant));
+        assert_eq!(judge("cmd", "{}", true), Err(Refused::Irrelevant));
+    }
+
+    #[test]
+    fn objects_are_handed_on_as_they_came() {
+        let head = r#"{"list":"x", "version":1}"#;
+        assert_eq!(
+            judge("allowlist", head, true),
+            Ok(Message::AllowlistHead(head.as_bytes().to_vec()))
+        );
+        assert_eq!(judge("cmd", "{}", false), Ok(Message::Command(b"{}".to_vec())));
+        assert_eq!(judge("part", " {}", false), Ok(Message::AllowlistPart(b" {}".to_vec())));
+    }
+}

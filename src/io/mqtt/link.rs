@@ -1,0 +1,194 @@
+//! The link's thread: connects, serves the connection, waits, connects again.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rumqttc::AsyncClient;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use super::backoff::{Backoff, jitter};
+use super::connection::{self, Identity, may_have_connected};
+use super::ledger::Ledger;
+use super::outbox::Outbox;
+use super::sender::Window;
+use super::session::{Ended, Session};
+use super::signature::TrustedKeys;
+use super::{Clock, CloudEvent, CloudStatus, Timing};
+use crate::config::Cloud;
+use crate::protocol::cloud::{EventBody, EventMessage, Topics};
+
+/// What the daemon and the link's thread share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    outbox: Mutex<Outbox>,
+    status: Mutex<CloudStatus>,
+    /// There is something new in the outbox.
+    pub(super) changed: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(outbox: Outbox) -> Shared {
+        Shared {
+            outbox: Mutex::new(outbox),
+            status: Mutex::new(CloudStatus::default()),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Held for a few instructions only, never across a wait.
+    pub(super) fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().expect("nothing panics while it holds the outbox")
+    }
+
+    pub(super) fn status(&self) -> MutexGuard<'_, CloudStatus> {
+        self.status.lock().expect("nothing panics while it holds the status")
+    }
+}
+
+/// Waits for the end of the link: with the time that a clean stop may take, or `None` where the
+/// link was dropped.
+pub(super) async fn stopped(stop: &mut watch::Receiver<Option<Duration>>) -> Option<Duration> {
+    stop.wait_for(Option::is_some).await.ok().and_then(|timeout| *timeout)
+}
+
+/// Everything that outlives a connection.
+pub(super) struct Worker<L> {
+    pub(super) cloud: Cloud,
+    pub(super) gateway_id: String,
+    pub(super) topics: Topics,
+    pub(super) keys: TrustedKeys,
+    pub(super) ledger: L,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) timing: Timing,
+    pub(super) shared: Arc<Shared>,
+    pub(super) events: mpsc::Sender<CloudEvent>,
+    pub(super) stop: watch::Receiver<Option<Duration>>,
+    pub(super) window: Window,
+}
+
+impl<L: Ledger> Worker<L> {
+    /// Runs until the link is stopped or dropped.
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut unused = None;
+        let mut stop = self.stop.clone();
+        loop {
+            let (held, reason) = match self.connect(&mut unused).await {
+                Attempt::Stopped => return,
+                Attempt::Failed(reason) => (None, reason),
+                Attempt::Lost { held, reason } => (Some(held), reason),
+            };
+            self.on_disconnected(held.is_some(), reason).await;
+            tokio::select! {
+                () = sleep(backoff.after(held, jitter())) => {}
+                _ = stopped(&mut stop) => return,
+            }
+        }
+    }
+
+    /// One connection, from the first packet to the last.
+    async fn connect(&mut self, unused: &mut Option<u64>) -> Attempt {
+        let conn = match unused.take() {
+            Some(conn) => conn,
+            None => match self.ledger.next_connection().await {
+                Ok(conn) => conn,
+                Err(error) => return Attempt::Failed(error.to_string()),
+            },
+        };
+        let identity = Identity { gateway_id: &self.gateway_id, topics: &self.topics, conn };
+        let prepared =
+            connection::prepare(&self.cloud, &identity, self.clock.clone(), &self.timing);
+        let (client, mut eventloop) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                *unused = Some(conn);
+                return Attempt::Failed(error.to_string());
+            }
+        };
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            first = eventloop.poll() => if let Err(error) = first {
+                // A number is spent only where the broker may have seen it: failed attempts of a
+                // month offline write nothing to the disk.
+                *unused = (!may_have_connected(&error)).then_some(conn);
+                return Attempt::Failed(connection::explain(&error, &self.broker()));
+            },
+            _ = stopped(&mut stop) => return Attempt::Stopped,
+        }
+        self.serve(client, eventloop, conn).await
+    }
+
+    async fn serve(
+        &mut self,
+        client: AsyncClient,
+        eventloop: rumqttc::EventLoop,
+        conn: u64,
+    ) -> Attempt {
+        let since = Instant::now();
+        {
+            let mut status = self.shared.status();
+            status.connected_since = Some(self.clock.stamp());
+            status.conn = conn;
+        }
+        tracing::info!(broker = self.broker(), conn, "connected to the cloud");
+        let (to_session, packets) = connection::packet_channel();
+        let pump = connection::pump(eventloop, to_session, self.timing.silence, self.broker());
+        let pump = tokio::spawn(pump);
+        let abort = pump.abort_handle();
+        let ended = Session::new(self, client, conn).run(packets, pump).await;
+        abort.abort();
+        match ended {
+            Ended::Stopped => Attempt::Stopped,
+            Ended::Lost(reason) => Attempt::Lost { held: since.elapsed(), reason },
+        }
+    }
+
+    /// Tells once why there is no connection: when it is lost, and when the reason changes.
+    async fn on_disconnected(&mut self, was_connected: bool, reason: String) {
+        let news = {
+            let mut status = self.shared.status();
+            status.connected_since = None;
+            let news = was_connected || status.last_error.as_ref() != Some(&reason);
+            status.last_error = Some(reason.clone());
+            news
+        };
+        if news {
+            tracing::warn!(reason, "not connected to the cloud");
+            self.emit(CloudEvent::Disconnected { reason }).await;
+        }
+    }
+
+    /// Hands an event to the daemon; waits for it where it is slow, but not when it is stopping.
+    pub(super) async fn emit(&self, event: CloudEvent) {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            _ = self.events.send(event) => {}
+            _ = stopped(&mut stop) => {}
+        }
+    }
+
+    /// Queues an event of the link's own; false where there were too many of its kind.
+    pub(super) fn raise(&self, body: EventBody) -> bool {
+        let event = EventMessage::new(self.clock.stamp(), body);
+        self.shared.outbox().events.push(event, std::time::Instant::now())
+    }
+
+    /// Keeps the status in step with the ledger.
+    pub(super) fn note_standing(&self) {
+        let standing = self.window.standing();
+        let mut status = self.shared.status();
+        (status.head, status.acked) = (standing.head, standing.acked);
+    }
+
+    fn broker(&self) -> String {
+        format!("{}:{}", self.cloud.host, self.cloud.port)
+    }
+}
+
+/// How an attempt to be connected ended.
+enum Attempt {
+    Stopped,
+    Failed(String),
+    Lost { held: Duration, reason: String },
+}

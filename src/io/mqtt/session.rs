@@ -1,0 +1,421 @@
+//! One connection while it is up: publishes what is due, judges what comes down.
+
+use std::collections::VecDeque;
+
+use rumqttc::{AsyncClient, Event, Outgoing, Packet, Publish, QoS, SubAck, SubscribeReasonCode};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Duration, Instant, sleep_until, timeout_at};
+
+use super::CloudEvent;
+use super::backoff::jitter;
+use super::down::{self, Message, Refused};
+use super::ledger::{AckOutcome, Ledger, LedgerError};
+use super::link::{Worker, stopped};
+use super::sender::fit;
+use crate::protocol::cloud::{
+    Ack, EventBody, EventKind, EventMessage, MAX_BATCH_RECORDS, MAX_PAYLOAD_BYTES,
+    MAX_RETAINED_BYTES, Offline, State,
+};
+
+/// Messages handed to rumqttc that the broker has not confirmed. Mosquitto takes 20 at a time by
+/// default, AWS 100.
+pub(super) const MAX_UNCONFIRMED: usize = 32;
+/// Pause after the ledger could not be read.
+const LEDGER_RETRY: Duration = Duration::from_secs(5);
+/// Pause after the broker refused the subscription.
+const RESUBSCRIBE: Duration = Duration::from_secs(60);
+/// Wake-up of a session that waits for nothing; any later moment would do.
+const IDLE: Duration = Duration::from_secs(60);
+/// Longest quotation of what is wrong with a message.
+const MAX_DETAIL_CHARS: usize = 200;
+
+/// A message on its way to the broker.
+enum Sent {
+    /// Goes again after a reconnect.
+    Event(EventMessage),
+    /// Nothing is lost with it: it is in the ledger, or published on every connect.
+    Replaceable,
+    /// The offline state of a clean stop.
+    Farewell,
+}
+
+/// Why a session ended.
+pub(super) enum Ended {
+    Stopped,
+    Lost(String),
+}
+
+pub(super) struct Session<'a, L> {
+    worker: &'a mut Worker<L>,
+    client: AsyncClient,
+    conn: u64,
+    nonce: String,
+    /// Handed to rumqttc, which numbers them in this order.
+    submitted: VecDeque<Sent>,
+    /// Numbered by rumqttc, not confirmed by the broker. PUBACK is flow control, not more.
+    unconfirmed: VecDeque<(u16, Sent)>,
+    /// When `up/state` was last published, with which head and acknowledgement.
+    state: Option<(Instant, u64, u64)>,
+    ledger_retry: Option<Instant>,
+    resubscribe: Option<Instant>,
+}
+
+impl<'a, L: Ledger> Session<'a, L> {
+    pub(super) fn new(worker: &'a mut Worker<L>, client: AsyncClient, conn: u64) -> Self {
+        Session {
+            worker,
+            client,
+            conn,
+            nonce: uuid::Uuid::new_v4().simple().to_string(),
+            submitted: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
+            state: None,
+            ledger_retry: None,
+            resubscribe: None,
+        }
+    }
+
+    /// Runs until the connection or the link ends.
+    pub(super) async fn run(
+        mut self,
+        mut packets: mpsc::Receiver<Event>,
+        pump: JoinHandle<String>,
+    ) -> Ended {
+        self.subscribe();
+        self.worker.shared.outbox().on_connected();
+        match self.worker.ledger.standing().await {
+            Ok(standing) => self.worker.window.on_connected(&standing),
+            Err(error) => {
+                self.worker.window.on_connected(&self.worker.window.standing());
+                self.on_ledger_failed(&error);
+            }
+        }
+        self.worker.emit(CloudEvent::Connected).await;
+        let ended = self.serve(&mut packets, pump).await;
+        self.keep_unconfirmed_events();
+        ended
+    }
+
+    async fn serve(
+        &mut self,
+        packets: &mut mpsc::Receiver<Event>,
+        mut pump: JoinHandle<String>,
+    ) -> Ended {
+        let shared = self.worker.shared.clone();
+        let mut stop = self.worker.stop.clone();
+        loop {
+            self.publish_due().await;
+            tokio::select! {
+                packet = packets.recv() => match packet {
+                    Some(event) => self.on_event(event).await,
+                    None => return Ended::Lost((&mut pump).await.unwrap_or_else(|e| e.to_string())),
+                },
+                () = shared.changed.notified() => {}
+                () = sleep_until(self.wake_up()) => {}
+                timeout = stopped(&mut stop) => {
+                    if let Some(timeout) = timeout {
+                        self.say_goodbye(packets, &mut pump, Instant::now() + timeout).await;
+                    }
+                    pump.abort();
+                    return Ended::Stopped;
+                }
+            }
+        }
+    }
+
+    /// Publishes the last will by itself, so that nobody waits for the broker to notice.
+    async fn say_goodbye(
+        &mut self,
+        packets: &mut mpsc::Receiver<Event>,
+        pump: &mut JoinHandle<String>,
+        deadline: Instant,
+    ) {
+        let payload = serde_json::to_vec(&Offline::new(self.conn)).expect("plain JSON");
+        self.publish(self.worker.topics.state(), true, payload, Sent::Farewell);
+        let is_farewell = |sent: &Sent| matches!(sent, Sent::Farewell);
+        while self.submitted.iter().chain(self.unconfirmed.iter().map(|(_, s)| s)).any(is_farewell)
+        {
+            match timeout_at(deadline, packets.recv()).await {
+                Ok(Some(event)) => self.on_delivery(&event),
+                Ok(None) | Err(_) => return,
+            }
+        }
+        if self.client.try_disconnect().is_ok() {
+            while let Ok(Some(_)) = timeout_at(deadline, packets.recv()).await {}
+            timeout_at(deadline, pump).await.ok();
+        }
+    }
+
+    fn keep_unconfirmed_events(&mut self) {
+        let unconfirmed = self.unconfirmed.drain(..).map(|(_, sent)| sent);
+        let all: Vec<Sent> = unconfirmed.chain(self.submitted.drain(..)).collect();
+        let events = all.into_iter().filter_map(|sent| match sent {
+            Sent::Event(event) => Some(event),
+            Sent::Replaceable | Sent::Farewell => None,
+        });
+        self.worker.shared.outbox().events.put_back(events);
+    }
+
+    // What goes up.
+
+    async fn publish_due(&mut self) {
+        self.publish_state();
+        self.publish_stations_and_reports();
+        self.publish_usage().await;
+        self.publish_events();
+        self.worker.note_standing();
+        if self.resubscribe.is_some_and(|at| at <= Instant::now()) {
+            self.subscribe();
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.submitted.len() + self.unconfirmed.len() < MAX_UNCONFIRMED
+    }
+
+    fn publish(&mut self, topic: String, retain: bool, payload: Vec<u8>, sent: Sent) {
+        let most = if retain { MAX_RETAINED_BYTES } else { MAX_PAYLOAD_BYTES };
+        let bytes = payload.len();
+        if bytes > most {
+            // rumqttc would take it and then break this connection and, handed over again, the next.
+            tracing::error!(topic, bytes, most, "a message is too long and is not published");
+            return;
+        }
+        // There is room by `has_room`; if the connection has just ended, events are kept anyway.
+        let taken = self.client.try_publish(&topic, QoS::AtLeastOnce, retain, payload);
+        if taken.is_err() {
+            tracing::debug!(topic, "the connection ended before a message was handed over");
+        }
+        self.submitted.push_back(sent);
+    }
+
+    fn subscribe(&mut self) {
+        self.resubscribe = None;
+        if self.client.try_subscribe(self.worker.topics.subscription(), QoS::AtLeastOnce).is_err() {
+            self.resubscribe = Some(Instant::now() + RESUBSCRIBE);
+        }
+    }
+
+    /// When the state is due: at once on connect, soon after a change, later for mere counters.
+    fn state_due(&self) -> Option<Instant> {
+        let timing = &self.worker.timing;
+        let Some((published, head, acked)) = self.state else { return Some(Instant::now()) };
+        let standing = self.worker.window.standing();
+        if self.worker.shared.outbox().local_changed {
+            Some(published + timing.state_pause)
+        } else if (standing.head, standing.acked) != (head, acked) {
+            Some(published + timing.counters_pause)
+        } else {
+            None
+        }
+    }
+
+    fn publish_state(&mut self) {
+        let now = Instant::now();
+        if !self.has_room() || self.state_due().is_none_or(|due| due > now) {
+            return;
+        }
+        let standing = self.worker.window.standing();
+        let local = {
+            let mut outbox = self.worker.shared.outbox();
+            outbox.local_changed = false;
+            outbox.local.clone()
+        };
+        self.state = Some((now, standing.head, standing.acked));
+        let state = State {
+            conn: self.conn,
+            nonce: self.nonce.clone(),
+            epoch: standing.epoch,
+            head: standing.head,
+            acked: standing.acked,
+            local,
+        };
+        let payload = serde_json::to_vec(&state).expect("a state is plain JSON");
+        self.publish(self.worker.topics.state(), true, payload, Sent::Replaceable);
+    }
+
+    fn publish_stations_and_reports(&mut self) {
+        while self.has_room() {
+            let Some((station, state)) = self.worker.shared.outbox().next_station() else { break };
+            // An empty retained message clears the topic.
+            let payload = state.map_or_else(Vec::new, |state| {
+                serde_json::to_vec(&state).expect("a station's state is plain JSON")
+            });
+            self.publish(self.worker.topics.station(&station), true, payload, Sent::Replaceable);
+        }
+        while self.has_room() {
+            let Some(report) = self.worker.shared.outbox().next_report() else { break };
+            let payload = serde_json::to_vec(&report).expect("a report is plain JSON");
+            self.publish(self.worker.topics.allowlist(), false, payload, Sent::Replaceable);
+        }
+    }
+
+    fn publish_events(&mut self) {
+        while self.has_room() {
+            let clock = self.worker.clock.clone();
+            let event = self.worker.shared.outbox().events.pop(|| clock.stamp());
+            let Some(event) = event else { break };
+            let payload = serde_json::to_vec(&event).expect("an event is plain JSON");
+            self.publish(self.worker.topics.event(), false, payload, Sent::Event(event));
+        }
+    }
+
+    async fn publish_usage(&mut self) {
+        let now = Instant::now();
+        if self.ledger_retry.is_some_and(|at| now < at) {
+            return;
+        }
+        self.ledger_retry = None;
+        self.worker.window.on_timeout(now.into_std());
+        if let Err(error) = self.send_batches().await {
+            self.on_ledger_failed(&error);
+        }
+    }
+
+    async fn send_batches(&mut self) -> Result<(), LedgerError> {
+        let grown = std::mem::take(&mut self.worker.shared.outbox().records_committed);
+        if grown {
+            let standing = self.worker.ledger.standing().await?;
+            self.worker.window.on_standing(&standing);
+        }
+        while self.has_room() {
+            let Some(after) = self.worker.window.next_after() else { break };
+            let batch =
+                self.worker.ledger.batch(after, MAX_BATCH_RECORDS, MAX_PAYLOAD_BYTES).await?;
+            let epoch = self.worker.window.standing().epoch;
+            let fitting = batch.filter(|b| b.first == after + 1 && b.epoch == epoch).and_then(fit);
+            let Some(batch) = fitting else {
+                let reason = format!("record {} of epoch {epoch} is not there", after + 1);
+                return Err(LedgerError { operation: "give records", reason });
+            };
+            let payload = serde_json::to_vec(&batch).expect("a batch is plain JSON");
+            self.publish(self.worker.topics.usage(), false, payload, Sent::Replaceable);
+            let now = Instant::now().into_std();
+            self.worker.window.on_published(batch.last, now, jitter());
+        }
+        Ok(())
+    }
+
+    fn on_ledger_failed(&mut self, error: &LedgerError) {
+        tracing::warn!(%error, "the cloud link waits for the ledger");
+        self.ledger_retry = Some(Instant::now() + LEDGER_RETRY);
+        self.worker.shared.outbox().records_committed = true;
+    }
+
+    fn wake_up(&self) -> Instant {
+        // While the ledger rests, so does the sending.
+        let window = match self.ledger_retry {
+            Some(_) => None,
+            None => self.worker.window.deadline().map(Instant::from_std),
+        };
+        let state = self.state_due().filter(|_| self.has_room());
+        [window, state, self.ledger_retry, self.resubscribe]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| Instant::now() + IDLE)
+    }
+
+    // What comes down.
+
+    async fn on_event(&mut self, event: Event) {
+        self.on_delivery(&event);
+        match event {
+            Event::Incoming(Packet::SubAck(ack)) => self.on_subscribed(&ack),
+            Event::Incoming(Packet::Publish(publish)) => self.on_publish(&publish).await,
+            Event::Incoming(_) | Event::Outgoing(_) => {}
+        }
+    }
+
+    /// Follows what this side published: rumqttc numbers messages in the order it got them.
+    fn on_delivery(&mut self, event: &Event) {
+        match event {
+            Event::Outgoing(Outgoing::Publish(id)) => {
+                let sent = self.submitted.pop_front();
+                self.unconfirmed.extend(sent.map(|sent| (*id, sent)));
+            }
+            Event::Incoming(Packet::PubAck(ack)) => {
+                self.unconfirmed.retain(|(id, _)| *id != ack.pkid);
+            }
+            Event::Incoming(_) | Event::Outgoing(_) => {}
+        }
+    }
+
+    fn on_subscribed(&mut self, ack: &SubAck) {
+        if ack.return_codes.contains(&SubscribeReasonCode::Failure) {
+            let filter = self.worker.topics.subscription();
+            let reason =
+                format!("the broker refuses the subscription {filter}; check its access rules");
+            tracing::error!("{reason}");
+            self.worker.shared.status().last_error = Some(reason);
+            self.resubscribe = Some(Instant::now() + RESUBSCRIBE);
+        }
+    }
+
+    async fn on_publish(&mut self, publish: &Publish) {
+        let read = down::read(&self.worker.topics, &self.worker.keys, publish);
+        let event = match read {
+            Ok(Message::Ack(ack)) => return self.on_ack(ack).await,
+            Ok(Message::AllowlistHead(payload)) => CloudEvent::AllowlistHead(payload),
+            Ok(Message::AllowlistPart(payload)) => CloudEvent::AllowlistPart(payload),
+            Ok(Message::Command(payload)) => CloudEvent::Command(payload),
+            Err(Refused::Irrelevant) => return,
+            Err(Refused::Malformed(why)) => {
+                let detail: String = why.chars().take(MAX_DETAIL_CHARS).collect();
+                let topic = publish.topic.clone();
+                return self.on_refused(EventBody::BadMessage { topic, detail }).await;
+            }
+            Err(Refused::BadSignature(why)) => {
+                let (topic, detail) = (publish.topic.clone(), why.to_string());
+                return self.on_refused(EventBody::BadSignature { topic, detail }).await;
+            }
+        };
+        self.worker.emit(event).await;
+    }
+
+    /// Tells journal, cloud and daemon of a message that changed nothing, at a bounded rate.
+    async fn on_refused(&mut self, body: EventBody) {
+        if let EventBody::BadMessage { topic, detail } | EventBody::BadSignature { topic, detail } =
+            &body
+        {
+            let bad = CloudEvent::BadMessage { topic: topic.clone(), why: detail.clone() };
+            if self.worker.raise(body.clone()) {
+                tracing::warn!(topic, detail, "a message from the cloud is ignored");
+                self.worker.emit(bad).await;
+            }
+        }
+    }
+
+    async fn on_ack(&mut self, ack: Ack) {
+        let (upto, before) = (ack.upto, self.worker.window.standing().acked);
+        let outcome = match self.worker.ledger.acknowledge(ack).await {
+            Ok(outcome) => outcome,
+            Err(error) => return self.on_ledger_failed(&error),
+        };
+        let now = Instant::now().into_std();
+        match outcome {
+            AckOutcome::Accepted { acked } => {
+                self.worker.window.on_acknowledged(acked, now);
+                if acked != before {
+                    self.worker.emit(CloudEvent::Acknowledged { upto: acked }).await;
+                }
+            }
+            AckOutcome::BelowFloor { upto, floor } => {
+                self.worker.window.on_acknowledged(floor - 1, now);
+                self.worker.raise(EventBody::LedgerGap { from: upto + 1, to: floor - 1 });
+                self.worker.emit(CloudEvent::LedgerAlarm(EventKind::LedgerGap)).await;
+            }
+            AckOutcome::Ignored => tracing::debug!(upto, "an outdated acknowledgement is ignored"),
+            AckOutcome::Fork => {
+                let detail = format!(
+                    "the cloud holds record {upto} and this ledger does not: was the disk restored \
+                     or cloned?"
+                );
+                tracing::error!("{detail}");
+                self.worker.raise(EventBody::LedgerFork { detail });
+                self.worker.emit(CloudEvent::LedgerAlarm(EventKind::LedgerFork)).await;
+            }
+        }
+    }
+}
