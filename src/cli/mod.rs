@@ -86,7 +86,9 @@ enum ProfilesCommand {
         name: String,
     },
     /// Check a profile file: all errors at once
-    #[command(after_help = "Example:\n  tapgate profiles check /etc/tapgate/profiles/my-meter.toml")]
+    #[command(
+        after_help = "Example:\n  tapgate profiles check /etc/tapgate/profiles/my-meter.toml"
+    )]
     Check {
         /// The file
         file: PathBuf,

@@ -37,13 +37,15 @@ fn render(status: &Status) -> String {
         text,
         "{gateway}  tapgate {version}  up {hours}h{minutes:02}m  boot {boot}  clock {clock}\n"
     );
-    let _ = writeln!(text, "{:<16} {:<14} {:>9} {:>13}  SESSION", "STATION", "STATE", "POWER", "METER");
+    let _ =
+        writeln!(text, "{:<16} {:<14} {:>9} {:>13}  SESSION", "STATION", "STATE", "POWER", "METER");
     for station in &status.stations {
         let _ = writeln!(text, "{}", station_line(station));
     }
     let _ = writeln!(text);
     for reader in &status.readers {
-        let _ = writeln!(text, "reader  {:<14} {:<8} {}", reader.reader, reader.state, reader.detail);
+        let _ =
+            writeln!(text, "reader  {:<14} {:<8} {}", reader.reader, reader.state, reader.detail);
     }
     for device in &status.devices {
         let latency = device.latency_ms.map_or("-".into(), |ms| format!("{ms} ms"));

@@ -51,7 +51,6 @@ pub(super) struct Settings {
     pub(super) broker: Option<String>,
     pub(super) report_unknown_uids: bool,
     pub(super) retention: Option<Duration>,
-    pub(super) devices: Vec<crate::config::wiring::Device>,
 }
 
 /// The pulse of everything that is not driven by an event: clock, watchdog, status.
@@ -90,10 +89,10 @@ impl Daemon {
         }
         self.systemd.stopping();
         if let Some(cloud) = self.cloud.take() {
-            cloud.stop(FAREWELL);
+            cloud.stop(FAREWELL).await;
         }
         self.pcsc.stop();
-        self.store.close();
+        self.store.close().await;
     }
 
     async fn wait(&mut self, pulse: &mut tokio::time::Interval) -> Wake {
@@ -155,7 +154,7 @@ impl Daemon {
         }
         if self.watch.is_due(Chore::Prune, PRUNE_EVERY) {
             if let (Some(retention), true) = (self.settings.retention, now.synced) {
-                if let Err(error) = self.store.prune(retention, now).await {
+                if let Err(error) = self.store.prune(retention, now.wall).await {
                     tracing::warn!("acknowledged records cannot be pruned: {error}");
                 }
             }
@@ -165,7 +164,7 @@ impl Daemon {
     }
 
     async fn persist_floor(&self, now: Stamp) {
-        if let Err(error) = self.store.raise_clock_floor(now.wall).await {
+        if let Err(error) = self.store.set_clock_floor(now.wall).await {
             tracing::warn!("the clock floor cannot be persisted: {error}");
         }
     }

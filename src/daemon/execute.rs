@@ -46,13 +46,14 @@ impl Daemon {
             }
             Command::SetLamp(station, lit) => self.field.send(FieldCommand::SetLamp(station, lit)),
             Command::WatchButtons(reader, stations) => {
-                self.watch_buttons(reader, stations);
+                let stations = self.watch.buttons(reader, stations);
+                self.field.send(FieldCommand::WatchButtons(stations));
             }
             Command::ShowFeedback(reader, feedback) => {
                 tracing::debug!(%reader, ?feedback, "feedback");
                 self.pcsc.show(&reader, feedback);
             }
-            Command::Notify(notice) => self.notify(notice),
+            Command::Notify(notice) => self.notify(&notice),
             Command::PublishStation(station) => self.publish_station(&station),
         }
     }

@@ -19,11 +19,7 @@ fn failed(operation: &'static str) -> impl FnOnce(StoreError) -> LedgerError {
 impl mqtt::Ledger for LedgerPort {
     async fn standing(&self) -> Result<Standing, LedgerError> {
         let standing = self.0.standing().await.map_err(failed("say where it stands"))?;
-        Ok(Standing {
-            epoch: standing.head.epoch,
-            head: standing.head.seq,
-            acked: standing.acked,
-        })
+        Ok(Standing { epoch: standing.head.epoch, head: standing.head.seq, acked: standing.acked })
     }
 
     async fn batch(

@@ -6,9 +6,10 @@ use crate::core::ledger::{Fact, Record};
 use crate::core::view::StationView;
 use crate::daemon::event_loop::Daemon;
 use crate::io::control::Asked;
-use crate::io::modbus::{FieldCommand, UnitHealth};
+use crate::io::modbus::{FieldCommand, UnitHealth, UnitState};
 use crate::protocol::cloud::{
-    AllowlistStanding, ClockState, EventBody, EventKind, LocalState, StationState, StationStatus,
+    AllowlistStanding, ClockState, EventBody, EventKind, EventMessage, LocalState, StationState,
+    StationStatus,
 };
 use crate::protocol::control::{
     AllowlistStatus, CloudStatus, DeviceStatus, LedgerStatus, Reply, Request, Status,
@@ -26,59 +27,14 @@ impl Daemon {
         }
     }
 
-    pub(super) fn notify(&self, notice: Notice) {
-        let body = match notice {
-            Notice::Denied { reader, station, reason, technology, badge, uid } => {
-                let badge_name = badge.as_ref().map_or("unknown", |badge| badge.as_str());
-                let place = station.as_ref().map_or("-", |station| station.as_str());
-                tracing::info!(
-                    reader = reader.as_str(),
-                    station = place,
-                    badge = badge_name,
-                    reason = reason.as_str(),
-                    "tap refused: {reason}"
-                );
-                let uid = uid.filter(|_| self.settings.report_unknown_uids);
-                let uid = uid.map(|uid| uid.to_string());
-                EventBody::Denied { reader, station, reason, technology, badge, uid }
-            }
-            Notice::SwitchFailed { station } => {
-                tracing::error!(
-                    station = station.as_str(),
-                    "the switch does not do what it is told; check relay, contactor and wiring"
-                );
-                EventBody::SwitchFailed { station }
-            }
-            Notice::SwitchWithoutSession { station } => {
-                tracing::warn!(
-                    station = station.as_str(),
-                    "the switch is closed without a session and is left so while something runs"
-                );
-                EventBody::SwitchWithoutSession { station }
-            }
-            Notice::Unattributed { station, energy_wh } => {
-                tracing::warn!(
-                    station = station.as_str(),
-                    "{energy_wh} Wh flowed without a session; look for a stuck relay, a bypass or \
-                     a wrong wiring"
-                );
-                EventBody::Unattributed { station, energy_wh }
-            }
-            Notice::MeterImplausible { station } => {
-                tracing::warn!(
-                    station = station.as_str(),
-                    "the meter rose faster than max_power allows and was believed after all; check \
-                     max_power in the config"
-                );
-                EventBody::MeterImplausible { station }
-            }
-        };
-        self.send_event(body);
+    pub(super) fn notify(&self, notice: &Notice) {
+        log_notice(notice);
+        self.send_event(EventBody::from_notice(notice, self.settings.report_unknown_uids));
     }
 
     pub(super) fn send_event(&self, body: EventBody) {
         if let Some(cloud) = &self.cloud {
-            cloud.event(self.clock.now(), body);
+            cloud.event(EventMessage::new(self.clock.now(), body));
         }
     }
 
@@ -111,7 +67,7 @@ impl Daemon {
 
     fn alarm_kinds(&self) -> Vec<EventKind> {
         let now = self.clock.now();
-        let down = self.field.health().iter().any(|unit| unit.state.is_down());
+        let down = self.field.health().iter().any(|unit| unit.state == UnitState::Down);
         let stations = self.gateway.stations(now);
         let faulted = stations.iter().any(|station| station.fault.is_some());
         let alarms = [
@@ -179,10 +135,10 @@ impl Daemon {
                 count: list.count,
             }),
             ledger: LedgerStatus {
-                epoch: ledger.epoch,
-                head: ledger.head,
+                epoch: ledger.head.epoch,
+                head: ledger.head.seq,
                 acked: ledger.acked,
-                unacknowledged: ledger.head.saturating_sub(ledger.acked),
+                unacknowledged: ledger.head.seq.saturating_sub(ledger.acked),
                 unsaved,
             },
             alarms: self.alarms(unsaved),
@@ -202,7 +158,7 @@ impl Daemon {
 
     fn alarms(&self, unsaved: u64) -> Vec<String> {
         let mut alarms = self.watch.alarms();
-        for unit in self.field.health().iter().filter(|unit| unit.state.is_down()) {
+        for unit in self.field.health().iter().filter(|unit| unit.state == UnitState::Down) {
             let error = unit.last_error.as_deref().unwrap_or("no answer");
             alarms.push(format!("device {}: {error}", unit.device));
         }
@@ -213,7 +169,8 @@ impl Daemon {
             ));
         }
         if self.gateway.allowlist().is_none() {
-            alarms.push("no allowlist yet: every badge is refused until the cloud sends one".into());
+            alarms
+                .push("no allowlist yet: every badge is refused until the cloud sends one".into());
         }
         alarms
     }
@@ -254,11 +211,51 @@ fn device_status(unit: UnitHealth) -> DeviceStatus {
         bus: unit.bus.to_string(),
         unit: unit.unit,
         device: unit.device.to_string(),
-        state: unit.state.as_str().into(),
+        state: unit_state(unit.state).into(),
         requests: unit.requests,
         errors: unit.errors,
-        latency_ms: unit.latency_ms,
+        latency_ms: unit.latency_ms.map(u64::from),
         last_error: unit.last_error,
+    }
+}
+
+fn unit_state(state: UnitState) -> &'static str {
+    match state {
+        UnitState::Unknown => "unknown",
+        UnitState::Ok => "ok",
+        UnitState::Suspect => "suspect",
+        UnitState::Down => "down",
+    }
+}
+
+fn log_notice(notice: &Notice) {
+    match notice {
+        Notice::Denied { reader, station, reason, badge, technology, uid: _ } => {
+            let technology = technology.map_or("", |technology| technology.as_str());
+            tracing::info!(
+                reader = reader.as_str(),
+                station = station.as_ref().map(|station| station.as_str()),
+                badge = badge.as_ref().map(|badge| badge.as_str()),
+                reason = reason.as_str(),
+                "tap refused: {reason} {technology}"
+            );
+        }
+        Notice::SwitchFailed { station } => tracing::error!(
+            station = station.as_str(),
+            "the switch does not do what it is told; check relay, contactor and wiring"
+        ),
+        Notice::SwitchWithoutSession { station } => tracing::warn!(
+            station = station.as_str(),
+            "the switch is closed without a session and stays so while something runs; look there"
+        ),
+        Notice::Unattributed { station, energy_wh } => tracing::warn!(
+            station = station.as_str(),
+            "{energy_wh} Wh without a session; look for a stuck relay, a bypass or a wrong wiring"
+        ),
+        Notice::MeterImplausible { station } => tracing::warn!(
+            station = station.as_str(),
+            "the meter rose faster than max_power allows and is believed; check max_power"
+        ),
     }
 }
 

@@ -102,9 +102,6 @@ impl Daemon {
             tracing::error!("{detail}; keep it, send it to the operator, check the card");
             self.send_event(EventBody::StoreSetAside { detail });
         }
-        if let Some(allowlist) = recovered.unrecorded_allowlist() {
-            self.adopt_allowlist(allowlist).await;
-        }
         for view in self.gateway.stations(self.clock.now()) {
             if let Some(cloud) = &self.cloud {
                 cloud.publish_station(view.station.clone(), public_state(&view));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::core::ids::{BusId, ReaderId};
+use crate::core::ids::{BusId, ReaderId, StationId};
 use crate::daemon::event_loop::Chore;
 use crate::io::pcsc::ReaderEvent;
 use crate::protocol::control::ReaderStatus;
@@ -16,6 +16,7 @@ pub(super) struct Watch {
     pcscd_failure: Option<String>,
     done: BTreeMap<Chore, Instant>,
     buses: BTreeMap<BusId, (u64, Instant)>,
+    buttons: BTreeMap<ReaderId, Vec<StationId>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,7 @@ impl Watch {
             pcscd_failure: None,
             done: BTreeMap::new(),
             buses: BTreeMap::new(),
+            buttons: BTreeMap::new(),
         }
     }
 
@@ -69,6 +71,12 @@ impl Watch {
             }
         }
         stuck
+    }
+
+    /// The buttons of all open selections: each reader has its own.
+    pub(super) fn buttons(&mut self, reader: ReaderId, stations: Vec<StationId>) -> Vec<StationId> {
+        self.buttons.insert(reader, stations);
+        self.buttons.values().flatten().cloned().collect()
     }
 
     pub(super) fn note_reader(&mut self, event: &ReaderEvent) {

@@ -6,3 +6,11 @@ pub mod cloud;
 pub mod devices;
 pub mod pcscd;
 mod ports;
+
+/// (to come)
+pub fn run(
+    _duration: Option<std::time::Duration>,
+    _keep: Option<std::path::PathBuf>,
+) -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}

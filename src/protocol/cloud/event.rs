@@ -37,7 +37,9 @@ pub enum EventBody {
         reader: ReaderId,
         station: Option<StationId>,
         reason: Denial,
-        technology: Technology,
+        /// `None` where the refusal came after the tap.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        technology: Option<Technology>,
         /// `None` for a badge that the allowlist does not know.
         badge: Option<BadgeId>,
         /// Only of unknown badges, and only where the config says so.
