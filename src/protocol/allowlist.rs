@@ -118,6 +118,25 @@ pub enum RefusalReason {
     Storage,
 }
 
+impl RefusalReason {
+    /// The contract's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RefusalReason::BadMessage => "bad_message",
+            RefusalReason::OtherList => "other_list",
+            RefusalReason::Rollback => "rollback",
+            RefusalReason::Equivocation => "equivocation",
+            RefusalReason::TooLarge => "too_large",
+            RefusalReason::BadEntry => "bad_entry",
+            RefusalReason::Duplicate => "duplicate",
+            RefusalReason::CountMismatch => "count_mismatch",
+            RefusalReason::DigestMismatch => "digest_mismatch",
+            RefusalReason::Shrink => "shrink",
+            RefusalReason::Storage => "storage",
+        }
+    }
+}
+
 /// Why a list is not taken, for the cloud and the technician.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
