@@ -12,11 +12,12 @@ use crate::io::store::error::Fault;
 pub(super) fn load(connection: &Connection) -> Result<Books, Fault> {
     let mut books = Books::default();
     let mut meters = connection.prepare_cached(
-        "SELECT meter, station, serial, first_wh, last_wh, sessions_wh, open_wh, unattributed_wh,
-                replaced_wh FROM meter",
+        "SELECT meter, station, serial, first_wh, last_wh, last_at, sessions_wh, open_wh,
+                unattributed_wh, replaced_wh FROM meter",
     )?;
-    for account in meters.query_map([], account)? {
-        let account = account?;
+    let mut rows = meters.query([])?;
+    while let Some(row) = rows.next()? {
+        let account = account(row)?;
         books.meters.insert(account.meter.clone(), account);
     }
     let mut sessions = connection.prepare_cached(
@@ -82,10 +83,11 @@ fn save_session(transaction: &Transaction<'_>, session: &OpenSession) -> Result<
 fn save_account(transaction: &Transaction<'_>, account: &MeterAccount) -> Result<(), Fault> {
     transaction
         .prepare_cached(
-            "INSERT INTO meter (meter, station, serial, first_wh, last_wh, sessions_wh, open_wh,
-                 unattributed_wh, replaced_wh) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+            "INSERT INTO meter (meter, station, serial, first_wh, last_wh, last_at, sessions_wh,
+                 open_wh, unattributed_wh, replaced_wh)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT (meter) DO UPDATE SET station = excluded.station,
-                 serial = excluded.serial, last_wh = excluded.last_wh,
+                 serial = excluded.serial, last_wh = excluded.last_wh, last_at = excluded.last_at,
                  sessions_wh = excluded.sessions_wh, open_wh = excluded.open_wh,
                  unattributed_wh = excluded.unattributed_wh, replaced_wh = excluded.replaced_wh",
         )?
@@ -95,6 +97,7 @@ fn save_account(transaction: &Transaction<'_>, account: &MeterAccount) -> Result
             account.serial,
             account.first_wh,
             account.last_wh,
+            to_json(&account.last_at),
             account.sessions_wh,
             account.open_wh,
             account.unattributed_wh,
@@ -103,17 +106,18 @@ fn save_account(transaction: &Transaction<'_>, account: &MeterAccount) -> Result
     Ok(())
 }
 
-fn account(row: &Row<'_>) -> rusqlite::Result<MeterAccount> {
+fn account(row: &Row<'_>) -> Result<MeterAccount, Fault> {
     Ok(MeterAccount {
         meter: row.get::<_, String>(0)?.into(),
         station: row.get::<_, String>(1)?.into(),
         serial: row.get(2)?,
         first_wh: row.get(3)?,
         last_wh: row.get(4)?,
-        sessions_wh: row.get(5)?,
-        open_wh: row.get(6)?,
-        unattributed_wh: row.get(7)?,
-        replaced_wh: row.get(8)?,
+        last_at: from_json(&row.get::<_, String>(5)?)?,
+        sessions_wh: row.get(6)?,
+        open_wh: row.get(7)?,
+        unattributed_wh: row.get(8)?,
+        replaced_wh: row.get(9)?,
     })
 }
 

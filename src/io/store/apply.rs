@@ -73,11 +73,11 @@ impl Gateway {
         current: Option<&Allowlist>,
         now: Stamp,
     ) -> Result<ApplyOutcome, Refusal> {
-        if let Some(current) = current {
-            if is_the_same(head, current)? {
-                self.note_arrival(now);
-                return Ok(ApplyOutcome::Unchanged(current.clone()));
-            }
+        if let Some(current) = current
+            && is_the_same(head, current)?
+        {
+            self.note_arrival(now);
+            return Ok(ApplyOutcome::Unchanged(current.clone()));
         }
         self.check_size(head)?;
         let entries = match &head.content {

@@ -25,6 +25,8 @@ pub struct MeterAccount {
     pub first_wh: i64,
     /// The cursor: register up to which everything is posted.
     pub last_wh: i64,
+    /// When it was posted.
+    pub last_at: Stamp,
     /// Posted to sessions that have ended.
     pub sessions_wh: i64,
     /// Posted to sessions that are open.
@@ -73,21 +75,21 @@ impl Books {
         match fact {
             Fact::SessionStarted(start) => self.start(at, start),
             Fact::SessionSlot { session, from_wh, to_wh, .. } => {
-                self.post_slot(*session, *from_wh, *to_wh)
+                self.post_slot(at, *session, (*from_wh, *to_wh))
             }
             Fact::SessionEnding { session, reason } => {
                 self.session(*session)?.ending = Some((*reason, at));
                 Ok(())
             }
             Fact::Interruption { session, .. } => self.session(*session).map(drop),
-            Fact::SessionEnded(end) => self.end(end),
+            Fact::SessionEnded(end) => self.end(at, end),
             Fact::Unattributed { meter, from_wh, to_wh, .. } => {
-                let account = self.advance(meter, *from_wh, *to_wh)?;
+                let account = self.advance(at, meter, (*from_wh, *to_wh))?;
                 account.unattributed_wh += to_wh - from_wh;
                 Ok(())
             }
-            Fact::MeterCommissioned(change) => self.commission(change),
-            Fact::MeterReplaced(change) => self.replace(change),
+            Fact::MeterCommissioned(change) => self.commission(at, change),
+            Fact::MeterReplaced(change) => self.replace(at, change),
             Fact::GatewayStarted { .. }
             | Fact::ClockSet { .. }
             | Fact::AllowlistApplied { .. }
@@ -122,7 +124,7 @@ impl Books {
         }
         match (&start.meter, start.register_wh) {
             (Some(meter), Some(register)) => {
-                self.advance(meter, register, register)?;
+                self.advance(at, meter, (register, register))?;
             }
             (None, Some(_)) => return Err("a start register without a meter".into()),
             (Some(_) | None, None) => {}
@@ -134,56 +136,62 @@ impl Books {
         }
     }
 
-    fn post_slot(&mut self, id: SessionId, from_wh: i64, to_wh: i64) -> Result<(), Impossible> {
+    fn post_slot(
+        &mut self,
+        at: Stamp,
+        id: SessionId,
+        registers: (i64, i64),
+    ) -> Result<(), Impossible> {
         let meter = self.session(id)?.start.meter.clone();
         let meter = meter.ok_or_else(|| format!("session {id} has no meter"))?;
-        self.advance(&meter, from_wh, to_wh)?.open_wh += to_wh - from_wh;
-        self.session(id)?.posted_wh += to_wh - from_wh;
+        let (from, to) = registers;
+        self.advance(at, &meter, registers)?.open_wh += to - from;
+        self.session(id)?.posted_wh += to - from;
         Ok(())
     }
 
-    fn end(&mut self, end: &SessionEnd) -> Result<(), Impossible> {
+    fn end(&mut self, at: Stamp, end: &SessionEnd) -> Result<(), Impossible> {
         let id = end.start.session;
         let session = self.open.remove(&id).ok_or_else(|| not_open(id))?;
         let open = &session.start;
         if (&open.station, &open.meter) != (&end.start.station, &end.start.meter) {
             return Err(format!("session {id} ends on another station or meter"));
         }
-        match (&open.meter, end.energy_wh) {
-            (Some(meter), Some(energy)) => {
-                self.close_account(meter, session.posted_wh, energy, end.end_register_wh)
+        match (&open.meter, end.energy_wh.unwrap_or(0)) {
+            (Some(meter), energy) if self.meters.contains_key(meter) => {
+                self.close_account(at, meter, (session.posted_wh, energy), end.end_register_wh)
             }
-            (Some(_) | None, None) if session.posted_wh == 0 => Ok(()),
-            (Some(_), None) => Err(format!("session {id} loses {} Wh", session.posted_wh)),
-            (None, energy) => Err(format!("session {id} has {energy:?} Wh without a meter")),
+            // Never heard of in the whole session.
+            (Some(_) | None, 0) if end.end_register_wh.is_none() => Ok(()),
+            (Some(_) | None, energy) => {
+                Err(format!("session {id} ends with {energy} Wh of a meter that was never read"))
+            }
         }
     }
 
-    /// Moves a session's energy from the open to the ended ones, with what is not yet posted.
+    /// Moves a session's energy from the open to the ended ones, with what no slot has posted.
     fn close_account(
         &mut self,
+        at: Stamp,
         meter: &DeviceId,
-        posted: i64,
-        energy: i64,
+        (posted, energy): (i64, i64),
         end_register: Option<i64>,
     ) -> Result<(), Impossible> {
-        let account = self.meters.get(meter).ok_or_else(|| not_commissioned(meter))?;
-        let cursor = account.last_wh;
-        let to = end_register.unwrap_or(cursor);
-        // In range by then, so that the sums cannot overflow.
-        let account = self.advance(meter, cursor, to)?;
-        if energy != posted + (to - cursor) {
+        let cursor = self.meters.get(meter).ok_or_else(|| not_commissioned(meter))?.last_wh;
+        let to = cursor.saturating_add(energy.saturating_sub(posted));
+        if end_register.is_some_and(|register| register != to) {
             return Err(format!(
-                "a session on {meter} ends with {energy} Wh, but {posted} Wh are posted and the \
-                 register went from {cursor} to {to}"
+                "a session on {meter} ends with {energy} Wh at {end_register:?}, but {posted} Wh \
+                 are posted up to {cursor}"
             ));
         }
+        let account = self.advance(at, meter, (cursor, to))?;
         account.open_wh -= posted;
         account.sessions_wh += energy;
         Ok(())
     }
 
-    fn commission(&mut self, change: &MeterChange) -> Result<(), Impossible> {
+    fn commission(&mut self, at: Stamp, change: &MeterChange) -> Result<(), Impossible> {
         in_range(change.new_register_wh)?;
         let account = MeterAccount {
             meter: change.meter.clone(),
@@ -191,6 +199,7 @@ impl Books {
             serial: change.new_serial.clone(),
             first_wh: change.new_register_wh,
             last_wh: change.new_register_wh,
+            last_at: at,
             sessions_wh: 0,
             open_wh: 0,
             unattributed_wh: 0,
@@ -202,10 +211,19 @@ impl Books {
         }
     }
 
-    fn replace(&mut self, change: &MeterChange) -> Result<(), Impossible> {
+    /// What the old register shows beyond the cursor belongs to the open session; without one it
+    /// must be posted before.
+    fn replace(&mut self, at: Stamp, change: &MeterChange) -> Result<(), Impossible> {
         in_range(change.new_register_wh)?;
         let old = change.old_register_wh.ok_or("a replacement without the old register")?;
-        let account = self.advance(&change.meter, old, old)?;
+        let on_it = |session: &&OpenSession| session.start.meter.as_ref() == Some(&change.meter);
+        let session = self.open.values().find(on_it).map(|session| session.start.session);
+        if let Some(session) = session {
+            let meter = self.meters.get(&change.meter);
+            let cursor = meter.ok_or_else(|| not_commissioned(&change.meter))?.last_wh;
+            self.post_slot(at, session, (cursor, old))?;
+        }
+        let account = self.advance(at, &change.meter, (old, old))?;
         account.replaced_wh += change.new_register_wh - old;
         account.last_wh = change.new_register_wh;
         account.serial = change.new_serial.clone();
@@ -216,9 +234,9 @@ impl Books {
     /// Moves a meter's cursor; the caller posts the difference.
     fn advance(
         &mut self,
+        at: Stamp,
         meter: &DeviceId,
-        from: i64,
-        to: i64,
+        (from, to): (i64, i64),
     ) -> Result<&mut MeterAccount, Impossible> {
         let account = self.meters.get_mut(meter).ok_or_else(|| not_commissioned(meter))?;
         if from != account.last_wh {
@@ -230,6 +248,7 @@ impl Books {
         }
         in_range(to)?;
         account.last_wh = to;
+        account.last_at = at;
         Ok(account)
     }
 

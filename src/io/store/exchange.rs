@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::core::time::Wall;
+use crate::core::time::{Stamp, Wall};
 use crate::io::store::error::{Fault, StoreError};
 use crate::io::store::ledger::{Hash, Head, Ledger, signed, unsigned};
 use crate::io::store::verify::{Bounds, hash_before};
@@ -113,10 +113,13 @@ impl Ledger {
     }
 
     /// Deletes acknowledged records that are older than `retention`; returns how many. More may be
-    /// left where it is the most that one call deletes. `now` must be trustworthy.
-    pub(super) fn prune(&mut self, retention: Duration, now: Wall) -> Result<u64, StoreError> {
+    /// left where it is the most that one call deletes. A clock that is not trustworthy deletes none.
+    pub(super) fn prune(&mut self, retention: Duration, now: Stamp) -> Result<u64, StoreError> {
+        if !now.synced {
+            return Ok(0);
+        }
         let age = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        let before = Wall(now.0.saturating_sub(age));
+        let before = Wall(now.wall.0.saturating_sub(age));
         self.within_transaction("prune", |transaction| {
             let bounds = Bounds::read(transaction)?;
             let Some(last) = last_older_than(transaction, &bounds, before)? else { return Ok(0) };

@@ -49,6 +49,8 @@ pub(super) struct Counters {
     pub(super) boot_id: String,
     pub(super) connections: u64,
     pub(super) clock_floor: Wall,
+    /// When the gateway was seen running last, beside its records.
+    pub(super) seen: Option<Stamp>,
     pub(super) ledger_epoch: Option<String>,
 }
 
@@ -57,27 +59,28 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// The counters; `None` in a new database.
-pub(super) fn counters(connection: &Connection) -> rusqlite::Result<Option<Counters>> {
-    let sql = "SELECT boot, boot_id, connections, clock_floor, ledger_epoch FROM gateway";
-    connection
-        .query_row(sql, [], |row| {
-            Ok(Counters {
-                boot: row.get(0)?,
-                boot_id: row.get(1)?,
-                connections: unsigned(row.get(2)?),
-                clock_floor: Wall(row.get(3)?),
-                ledger_epoch: row.get(4)?,
-            })
-        })
-        .optional()
+pub(super) fn counters(connection: &Connection) -> Result<Option<Counters>, Fault> {
+    let sql = "SELECT boot, boot_id, connections, clock_floor, seen, ledger_epoch FROM gateway";
+    let mut select = connection.prepare(sql)?;
+    let mut rows = select.query([])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some(Counters {
+        boot: row.get(0)?,
+        boot_id: row.get(1)?,
+        connections: unsigned(row.get(2)?),
+        clock_floor: Wall(row.get(3)?),
+        seen: parse_stamp(row.get(4)?)?,
+        ledger_epoch: row.get(5)?,
+    }))
 }
 
 pub(super) fn save_counters(connection: &Connection, counters: &Counters) -> rusqlite::Result<()> {
-    let Counters { boot, boot_id, connections, clock_floor, ledger_epoch } = counters;
+    let Counters { boot, boot_id, connections, clock_floor, seen, ledger_epoch } = counters;
     let sql = "INSERT OR REPLACE INTO gateway
-               (id, boot, boot_id, connections, clock_floor, ledger_epoch)
-               VALUES (1, ?1, ?2, ?3, ?4, ?5)";
-    let values = params![boot, boot_id, signed(*connections), clock_floor.0, ledger_epoch];
+               (id, boot, boot_id, connections, clock_floor, seen, ledger_epoch)
+               VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)";
+    let seen = seen.as_ref().map(stamp_json);
+    let values = params![boot, boot_id, signed(*connections), clock_floor.0, seen, ledger_epoch];
     connection.execute(sql, values).map(drop)
 }
 
@@ -89,9 +92,16 @@ pub(super) fn pointer(connection: &Connection) -> Result<Option<(u64, Option<Sta
         })
         .optional()?;
     let Some((generation, arrived)) = row else { return Ok(None) };
-    let arrived = arrived.as_deref().map(serde_json::from_str).transpose();
-    let arrived = arrived.map_err(|error| Fault::Damaged(error.to_string()))?;
-    Ok(Some((unsigned(generation), arrived)))
+    Ok(Some((unsigned(generation), parse_stamp(arrived)?)))
+}
+
+fn stamp_json(stamp: &Stamp) -> String {
+    serde_json::to_string(stamp).expect("a stamp is plain JSON")
+}
+
+fn parse_stamp(json: Option<String>) -> Result<Option<Stamp>, Fault> {
+    let stamp = json.as_deref().map(serde_json::from_str).transpose();
+    stamp.map_err(|error| Fault::Damaged(error.to_string()))
 }
 
 pub(super) fn save_pointer(
@@ -99,11 +109,10 @@ pub(super) fn save_pointer(
     generation: u64,
     arrived: Option<Stamp>,
 ) -> rusqlite::Result<()> {
-    let stamp = |at: Stamp| serde_json::to_string(&at).expect("a stamp is plain JSON");
     connection
         .execute(
             "INSERT OR REPLACE INTO allowlist (id, generation, arrived) VALUES (1, ?1, ?2)",
-            params![signed(generation), arrived.map(stamp)],
+            params![signed(generation), arrived.as_ref().map(stamp_json)],
         )
         .map(drop)
 }
@@ -153,9 +162,13 @@ impl Gateway {
         })
     }
 
-    pub(super) fn set_clock_floor(&mut self, floor: Wall) -> Result<(), StoreError> {
+    /// Only a trustworthy clock sets the floor, and may set it back.
+    pub(super) fn keep_time(&mut self, now: Stamp) -> Result<(), StoreError> {
         self.within_transaction("keep the time in", |transaction| {
-            transaction.execute("UPDATE gateway SET clock_floor = ?1", [floor.0])?;
+            transaction.execute("UPDATE gateway SET seen = ?1", [stamp_json(&now)])?;
+            if now.synced {
+                transaction.execute("UPDATE gateway SET clock_floor = ?1", [now.wall.0])?;
+            }
             Ok(())
         })
     }

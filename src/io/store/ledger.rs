@@ -81,6 +81,13 @@ impl Ledger {
         text.map(parse).transpose()
     }
 
+    /// The identity of the allowlist that was recorded last.
+    pub(super) fn recorded_allowlist(&self) -> Result<Option<String>, StoreError> {
+        self.connection
+            .query_row("SELECT allowlist FROM ledger", [], |row| row.get(0))
+            .map_err(|error| self.failed("read", error))
+    }
+
     /// Open sessions and meters.
     pub(super) fn books(&self) -> Result<Books, StoreError> {
         accounts::load(&self.connection).map_err(|fault| fault.at("read", &self.path))
@@ -140,6 +147,11 @@ impl Ledger {
     }
 }
 
+/// What tells one allowlist from all others.
+pub(super) fn identity(list: &str, version: u64, digest: &str) -> String {
+    format!("{list} {version} {digest}")
+}
+
 /// The newest record, as the one row of `ledger` has it.
 pub(super) fn head(connection: &Connection) -> rusqlite::Result<Head> {
     connection.prepare_cached("SELECT epoch, head, head_hash FROM ledger")?.query_row([], |row| {
@@ -149,7 +161,7 @@ pub(super) fn head(connection: &Connection) -> rusqlite::Result<Head> {
 
 fn append(transaction: &Transaction<'_>, records: &[Record]) -> Result<Head, Fault> {
     let mut head = head(transaction)?;
-    let Some(newest) = records.last() else { return Ok(head) };
+    let Some(last) = records.last() else { return Ok(head) };
     let before = accounts::load(transaction)?;
     let mut books = before.clone();
     for record in records {
@@ -161,13 +173,21 @@ fn append(transaction: &Transaction<'_>, records: &[Record]) -> Result<Head, Fau
         head.hash = link(&head.hash, bytes.as_bytes());
         insert(transaction, &head, record, &bytes)?;
     }
-    let last = newest;
     books.check().map_err(|reason| Fault::Impossible { kind: kind(&last.fact), reason })?;
     accounts::save(transaction, &before, &books)?;
     let stamp = serde_json::to_string(&last.at).expect("a stamp is plain JSON");
+    let allowlist = records.iter().rev().find_map(|record| match &record.fact {
+        Fact::AllowlistApplied { list, version, digest, .. } => {
+            Some(identity(list, *version, digest))
+        }
+        _ => None,
+    });
     transaction
-        .prepare_cached("UPDATE ledger SET head = ?1, head_hash = ?2, newest = ?3")?
-        .execute(params![signed(head.seq), head.hash, stamp])?;
+        .prepare_cached(
+            "UPDATE ledger SET head = ?1, head_hash = ?2, newest = ?3,
+             allowlist = coalesce(?4, allowlist)",
+        )?
+        .execute(params![signed(head.seq), head.hash, stamp, allowlist])?;
     Ok(head)
 }
 

@@ -29,7 +29,7 @@ use crate::core::access::Entry;
 use crate::core::badge::Uid;
 use crate::core::ids::{BadgeId, StationId};
 use crate::core::ledger::Record;
-use crate::core::time::{Stamp, Wall};
+use crate::core::time::Stamp;
 use crate::protocol::allowlist;
 
 pub use apply::ApplyOutcome;
@@ -102,8 +102,8 @@ impl Store {
     }
 
     /// Deletes a bounded number of acknowledged records that are older than `retention`; returns
-    /// how many. `now` must be trustworthy.
-    pub async fn prune(&self, retention: Duration, now: Wall) -> Result<u64, StoreError> {
+    /// how many. Nothing while the clock is not trustworthy.
+    pub async fn prune(&self, retention: Duration, now: Stamp) -> Result<u64, StoreError> {
         self.ledger.run(move |ledger| ledger.prune(retention, now)).await?
     }
 
@@ -150,9 +150,11 @@ impl Store {
         self.gateway.run(move |gateway| gateway.unblock(uid)).await?
     }
 
-    /// Keeps the latest trustworthy time for the next start. The caller paces it: each is a write.
-    pub async fn set_clock_floor(&self, floor: Wall) -> Result<(), StoreError> {
-        self.gateway.run(move |gateway| gateway.set_clock_floor(floor)).await?
+    /// Keeps for the next start that the gateway ran at this moment, and with a trustworthy clock
+    /// the clock floor. The caller paces it: each is a write, and what lies between two is how much
+    /// too long a power cut may seem.
+    pub async fn keep_time(&self, now: Stamp) -> Result<(), StoreError> {
+        self.gateway.run(move |gateway| gateway.keep_time(now)).await?
     }
 
     /// Returns once the two threads that a tap needs have done what was asked of them before. For

@@ -49,7 +49,7 @@ pub struct Recovered {
     pub open_sessions: Vec<OpenSession>,
     /// In order of their names.
     pub meters: Vec<MeterAccount>,
-    /// When the newest record before this start was made; `None` in a new ledger.
+    /// The newest moment before this start of which the store knows; an outage counts from it.
     pub newest: Option<Stamp>,
     /// Which allowlist decides; `None` where there was none yet.
     pub allowlist: Option<Allowlist>,
@@ -63,6 +63,15 @@ pub struct Recovered {
     pub clock_floor: Wall,
     /// Damaged files that were set aside at this start.
     pub set_aside: Vec<PathBuf>,
+    /// The ledger does not say that this allowlist decides: power went between switch and record.
+    allowlist_unrecorded: bool,
+}
+
+impl Recovered {
+    /// The allowlist that decides, where the ledger does not say so yet.
+    pub fn unrecorded_allowlist(&self) -> Option<Allowlist> {
+        self.allowlist.clone().filter(|_| self.allowlist_unrecorded)
+    }
 }
 
 impl Store {
@@ -95,13 +104,19 @@ impl Store {
         let out_of_service =
             gateway::out_of_service(&connection).map_err(|error| failed(error.into()))?;
         let books = ledger.books()?;
+        let recorded = ledger.recorded_allowlist()?;
+        let seen = counters.before.as_ref().and_then(|before| before.seen);
         let recovered = Recovered {
             boot: at.boot,
             same_boot: counters.before.is_some_and(|before| before.boot_id == opening.boot_id),
             standing,
             open_sessions: books.open.into_values().collect(),
             meters: books.meters.into_values().collect(),
-            newest,
+            newest: newest.into_iter().chain(seen).max_by_key(|at| (at.boot, at.uptime)),
+            allowlist_unrecorded: current.as_ref().is_some_and(|(current, _)| {
+                let Allowlist { list, version, digest, .. } = &current.allowlist;
+                recorded != Some(ledger::identity(list, *version, digest))
+            }),
             allowlist: current.as_ref().map(|(current, _)| current.allowlist.clone()),
             allowlist_issued_at: current.as_ref().map(|(current, _)| current.issued_at),
             allowlist_arrived: current.as_ref().and_then(|(current, _)| current.arrived),
@@ -215,8 +230,7 @@ fn count_boot(
     newest: Option<Stamp>,
     files: &Files,
 ) -> Result<Boot, StoreError> {
-    let before = gateway::counters(connection)
-        .map_err(|error| Fault::Sqlite(error).at("read", &files.gateway))?;
+    let before = gateway::counters(connection).map_err(|fault| fault.at("read", &files.gateway))?;
     let recorded = newest.map_or(0, |newest| newest.boot);
     let after = match &before {
         Some(known) if known.boot_id == opening.boot_id => {
@@ -233,6 +247,7 @@ fn count_boot(
             // The count is lost where there was one: seconds since 1970 are beyond what it was.
             connections: newest.map_or(0, |_| ledger::unsigned(opening.wall.0 / 1000)),
             clock_floor: Wall(0),
+            seen: None,
             ledger_epoch: None,
         },
     };

@@ -23,8 +23,9 @@ pub(super) const ALLOWLIST_APPLICATION_ID: i64 = 0x7467_616c; // "tgal"
 pub(super) const ALLOWLIST_VERSION: i64 = 1;
 
 /// `floor` is the lowest sequence number that is kept, `floor_hash` the hash before it.
-/// `newest` is the stamp of the newest record. In `record`, `trusted_wall` is the record's wall time where its
-/// clock was trustworthy. `start`, `started`, `ending` and `ending_at` are JSON.
+/// `newest` is the newest record's stamp, `allowlist` the identity of the one recorded last. In
+/// `record`, `trusted_wall` is the wall time where the clock was trustworthy. `start`, `ending` and
+/// all stamps are JSON.
 const LEDGER_1: &str = "
 CREATE TABLE ledger (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -35,7 +36,8 @@ CREATE TABLE ledger (
     floor_hash BLOB NOT NULL CHECK (length(floor_hash) = 32),
     acked INTEGER NOT NULL,
     ack_issued_at INTEGER,
-    newest TEXT
+    newest TEXT,
+    allowlist TEXT
 ) STRICT;
 
 CREATE TABLE record (
@@ -51,6 +53,7 @@ CREATE TABLE meter (
     serial TEXT,
     first_wh INTEGER NOT NULL,
     last_wh INTEGER NOT NULL,
+    last_at TEXT NOT NULL,
     sessions_wh INTEGER NOT NULL,
     open_wh INTEGER NOT NULL,
     unattributed_wh INTEGER NOT NULL,
@@ -71,7 +74,7 @@ CREATE TABLE open_session (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// `arrived` is a stamp as JSON, times are milliseconds of UTC.
+/// `seen` and `arrived` are stamps as JSON, times are milliseconds of UTC.
 const GATEWAY_1: &str = "
 CREATE TABLE gateway (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -79,6 +82,7 @@ CREATE TABLE gateway (
     boot_id TEXT NOT NULL,
     connections INTEGER NOT NULL,
     clock_floor INTEGER NOT NULL,
+    seen TEXT,
     ledger_epoch TEXT
 ) STRICT;
 
