@@ -4,6 +4,7 @@ pub mod broker;
 pub mod card;
 pub mod cloud;
 pub mod devices;
+mod leash;
 pub mod pcscd;
 mod ports;
 
