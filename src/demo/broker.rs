@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-use super::ports::FreePorts;
+use super::leash::Leashed;
+use super::ports::{FreePorts, is_listening};
 
 /// A start takes some 10 ms on an idle machine.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub struct PrivateBroker {
     program: PathBuf,
     dir: PathBuf,
     port: u16,
-    process: Option<Child>,
+    process: Option<Leashed>,
 }
 
 impl PrivateBroker {
@@ -74,11 +74,7 @@ impl PrivateBroker {
 
     /// Kills the broker at once (SIGKILL), as a power cut would.
     pub fn kill9(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            // Neither fails but for a process that is gone already.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        self.process = None;
     }
 
     /// Starts the broker again on the same port, with what it had kept.
@@ -133,19 +129,10 @@ impl PrivateBroker {
     }
 
     fn launch(&mut self) -> anyhow::Result<()> {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log());
-        let log = log.context("cannot write the broker's log")?;
-        let process = Command::new(&self.program)
-            .arg("-c")
-            .arg(self.config())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            // Out of the terminal's process group: Ctrl-C ends the demo, which then ends it.
-            .process_group(0)
-            .spawn()
-            .context("cannot run mosquitto")?;
-        self.process = Some(process);
+        let command = [self.program.as_os_str(), "-c".as_ref(), self.config().as_os_str()]
+            .map(ToOwned::to_owned);
+        let process = Leashed::spawn(command, Stdio::null(), &self.log());
+        self.process = Some(process.context("cannot run mosquitto")?);
         self.wait_until_ready()
     }
 
@@ -153,11 +140,11 @@ impl PrivateBroker {
         let until = Instant::now() + START_PATIENCE;
         loop {
             let process = self.process.as_mut().expect("launched just before");
-            if let Some(status) = process.try_wait()? {
+            if let Some(status) = process.ended()? {
                 bail!("mosquitto ended at once ({status}); see {}", self.log().display());
             }
-            let pid = process.id();
-            if super::ports::is_listening(pid, self.port)
+            let pid = process.pid();
+            if is_listening(pid, self.port)
                 && TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
             {
                 return Ok(());
@@ -179,12 +166,6 @@ impl PrivateBroker {
 
     fn kept(&self) -> PathBuf {
         self.dir.join("mosquitto")
-    }
-}
-
-impl Drop for PrivateBroker {
-    fn drop(&mut self) {
-        self.kill9();
     }
 }
 

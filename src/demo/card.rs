@@ -194,13 +194,18 @@ fn serve(mut stream: &TcpStream, face: &CardFace, record: &Record) -> io::Result
     }
 }
 
-fn read_frame(mut stream: &TcpStream) -> io::Result<Vec<u8>> {
+fn read_frame(stream: &TcpStream) -> io::Result<Vec<u8>> {
     let mut length = [0; 2];
-    stream.read_exact(&mut length)?;
+    read_at_once(stream, &mut length)?;
     let mut frame = vec![0; usize::from(u16::from_be_bytes(length))];
-    stream.read_exact(&mut frame)?;
-    // vpcd sends "on" and "ATR?" as two segments without TCP_NODELAY: the second waits for our
-    // acknowledgement, which Linux delays by 40 ms. One-shot, so set after each frame.
-    stream.set_quickack(true)?;
+    read_at_once(stream, &mut frame)?;
     Ok(frame)
+}
+
+/// Reads and acknowledges at once. vpcd sends each part as a segment of its own without
+/// TCP_NODELAY: the next waits for this acknowledgement, which Linux would delay by 40 ms. The
+/// option holds for one read.
+fn read_at_once(mut stream: &TcpStream, buffer: &mut [u8]) -> io::Result<()> {
+    stream.read_exact(buffer)?;
+    stream.set_quickack(true)
 }

@@ -7,17 +7,19 @@
 //! Clients find it through [`SOCKET_VARIABLE`], which libpcsclite reads once per process: it must
 //! be in the environment before the process starts.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
+use super::leash::Leashed;
 use super::ports::{FreePorts, is_listening};
 
 /// The environment variable that tells libpcsclite where pcscd listens.
@@ -35,17 +37,19 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 /// Another process may take a port between the look and pcscd's use of it.
 const START_ATTEMPTS: u32 = 3;
 
-/// What runs pcscd: `$1` is the configuration directory. `exec` keeps the process id, which is
-/// what `LISTEN_PID` must name.
+/// What runs pcscd: `$1` is the configuration directory, `$2` the shim or nothing. `exec` keeps the
+/// process id, which is what `LISTEN_PID` must name. Builds with polkit ask a bus that is not there.
 const LAUNCH: &str = r#"
 exec 3<&0 </dev/null
 if [ "$(id -u)" = 0 ]; then
     mkdir -p /run/pcscd && mount -t tmpfs none /run/pcscd || exit 1
     [ ! -d /dev/bus/usb ] || mount -t tmpfs none /dev/bus/usb
 fi
+pcscd=/usr/sbin/pcscd
+case "$($pcscd --help 2>&1)" in *--disable-polkit*) polkit=--disable-polkit ;; *) polkit= ;; esac
 export LISTEN_FDS=1 LISTEN_PID=$$
-[ -z "$FASTPOLL" ] || export LD_PRELOAD="$FASTPOLL"
-exec /usr/sbin/pcscd --foreground -c "$1"
+[ -z "$2" ] || export LD_PRELOAD="$2"
+exec $pcscd --foreground $polkit -c "$1"
 "#;
 
 /// A running private pcscd, killed when dropped.
@@ -55,7 +59,7 @@ pub struct PrivatePcscd {
     readers: Vec<String>,
     ports: Vec<u16>,
     fastpoll: Option<PathBuf>,
-    process: Option<Child>,
+    process: Option<Leashed>,
 }
 
 impl PrivatePcscd {
@@ -73,6 +77,10 @@ impl PrivatePcscd {
                 "{needed} is missing; try: apt-get install pcscd vsmartcard-vpcd"
             );
         }
+        ensure!(
+            is_root() || Path::new("/run/pcscd").exists(),
+            "pcscd needs the directory /run/pcscd; try: sudo mkdir /run/pcscd, or run as root"
+        );
         ensure!(readers.len() <= READERS_MAX, "pcscd has room for {READERS_MAX} virtual readers");
         let mut pcscd = PrivatePcscd {
             dir: dir.canonicalize().with_context(|| format!("no directory {}", dir.display()))?,
@@ -111,11 +119,7 @@ impl PrivatePcscd {
 
     /// Kills pcscd at once (SIGKILL), as a crash would.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            // Neither fails but for a process that is gone already.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        self.process = None;
     }
 
     /// Kills pcscd and starts it anew, with the same readers on the same ports.
@@ -147,35 +151,15 @@ impl PrivatePcscd {
 
     fn launch(&mut self) -> anyhow::Result<()> {
         let socket = self.listen()?;
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log());
-        let log = log.context("cannot write pcscd's log")?;
-        let process = self
-            .shell()
-            .args(["-c", LAUNCH, "pcscd"])
-            .arg(self.conf())
-            .env("FASTPOLL", self.fastpoll.as_deref().unwrap_or(Path::new("")))
-            .stdin(Stdio::from(std::os::fd::OwnedFd::from(socket)))
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            // Out of the terminal's process group: Ctrl-C ends the demo, which then ends pcscd.
-            .process_group(0)
-            .spawn()
-            .context("cannot run unshare and sh; try: apt-get install util-linux")?;
-        self.process = Some(process);
+        let namespace: &[&str] = if is_root() { &["unshare", "--mount"] } else { &[] };
+        let command = namespace
+            .iter()
+            .chain(&["sh", "-c", LAUNCH, "pcscd"])
+            .map(OsString::from)
+            .chain([self.conf().into(), self.fastpoll.clone().unwrap_or_default().into()]);
+        let process = Leashed::spawn(command, Stdio::from(OwnedFd::from(socket)), &self.log());
+        self.process = Some(process.context("cannot run pcscd through a shell")?);
         self.wait_until_ready()
-    }
-
-    /// The shell, as root in a mount namespace of its own.
-    fn shell(&self) -> Command {
-        let owner =
-            fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
-        if owner.is_ok_and(|uid| uid == 0) {
-            let mut unshare = Command::new("unshare");
-            unshare.args(["--mount", "sh"]);
-            unshare
-        } else {
-            Command::new("sh")
-        }
     }
 
     fn listen(&self) -> anyhow::Result<UnixListener> {
@@ -197,10 +181,10 @@ impl PrivatePcscd {
         let until = Instant::now() + START_PATIENCE;
         loop {
             let process = self.process.as_mut().expect("launched just before");
-            if let Some(status) = process.try_wait()? {
+            if let Some(status) = process.ended()? {
                 bail!("pcscd ended at once ({status}); see {}", self.log().display());
             }
-            let pid = process.id();
+            let pid = process.pid();
             if self.ports.iter().all(|port| is_listening(pid, *port)) {
                 return Ok(());
             }
@@ -220,10 +204,8 @@ impl PrivatePcscd {
     }
 }
 
-impl Drop for PrivatePcscd {
-    fn drop(&mut self) {
-        self.kill();
-    }
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 /// Builds the shim that makes pcscd poll virtual readers every 10 ms instead of every 400 ms;
