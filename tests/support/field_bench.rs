@@ -20,41 +20,45 @@ use tapgate::io::modbus::{self, Field, FieldEvent};
 use tokio::sync::mpsc;
 
 /// Of every request.
-pub const TIMEOUT: Duration = Duration::from_millis(200);
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(200);
 /// Longest wait for something that must happen; a silent unit is asked again within 20 s.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// `washer-N`: meter 10 + N, relay N; the first two have a button, the first a contactor.
-pub fn station(number: u8) -> StationId {
+pub(crate) fn station(number: u8) -> StationId {
     StationId::from(format!("washer-{number}"))
 }
 
-pub fn tcp_bus(port: u16) -> Bus {
+pub(crate) fn tcp_bus(port: u16) -> Bus {
     let transport = Transport::Tcp(format!("127.0.0.1:{port}"));
     Bus { id: "laundry".into(), transport, timeout: TIMEOUT }
 }
 
-pub fn serial_bus(port: &Path) -> Bus {
+pub(crate) fn serial_bus(port: &Path) -> Bus {
     let serial = Serial { port: port.to_owned(), baud: 19_200, parity: Parity::None, stop_bits: 1 };
     Bus { id: "laundry".into(), transport: Transport::Rtu(serial), timeout: TIMEOUT }
 }
 
 /// A field bus with three washers, and all that it has told.
-pub struct Bench {
-    pub field: Field,
-    pub seen: Vec<FieldEvent>,
+pub(crate) struct Bench {
+    pub(crate) field: Field,
+    pub(crate) seen: Vec<FieldEvent>,
     events: mpsc::Receiver<FieldEvent>,
 }
 
 impl Bench {
-    pub fn new(bus: Bus) -> Bench {
+    pub(crate) fn new(bus: Bus) -> Bench {
         let (sender, events) = mpsc::channel(64);
         let field = modbus::spawn(&wiring(bus), sender);
         Bench { field, seen: Vec::new(), events }
     }
 
     /// Waits for an event.
-    pub async fn until(&mut self, what: &str, is: impl Fn(&FieldEvent) -> bool) -> FieldEvent {
+    pub(crate) async fn until(
+        &mut self,
+        what: &str,
+        is: impl Fn(&FieldEvent) -> bool,
+    ) -> FieldEvent {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let event = tokio::time::timeout_at(deadline, self.events.recv()).await;
@@ -68,7 +72,11 @@ impl Bench {
     }
 
     /// Waits for a reading of a station.
-    pub async fn reading(&mut self, of: &StationId, is: impl Fn(&Reading) -> bool) -> Reading {
+    pub(crate) async fn reading(
+        &mut self,
+        of: &StationId,
+        is: impl Fn(&Reading) -> bool,
+    ) -> Reading {
         let event = self
             .until(&format!("a reading of {of}"), |event| match event {
                 FieldEvent::Meter { station, reading } => station == of && is(reading),
@@ -82,13 +90,13 @@ impl Bench {
     }
 
     /// Waits until a station's switch is reported so.
-    pub async fn switch(&mut self, station: &StationId, report: SwitchReport) {
+    pub(crate) async fn switch(&mut self, station: &StationId, report: SwitchReport) {
         let expected = FieldEvent::Switch { station: station.clone(), report };
         self.until(&format!("{expected:?}"), |event| *event == expected).await;
     }
 
     /// Waits until the inputs have been read twice from now on.
-    pub async fn looked_at_inputs(&mut self, peer: &mut Peer) {
+    pub(crate) async fn looked_at_inputs(&mut self, peer: &mut Peer) {
         let requests = |peer: &mut Peer| {
             let board = peer.order(json!({"do": "board"}));
             board["inputs"].as_u64().expect("a number")
@@ -101,7 +109,7 @@ impl Bench {
 }
 
 /// The Modbus server of another make.
-pub struct Peer {
+pub(crate) struct Peer {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -110,29 +118,29 @@ pub struct Peer {
 
 impl Peer {
     /// Serves on a port of the loopback; 0 takes a free one.
-    pub fn tcp(port: u16) -> Peer {
+    pub(crate) fn tcp(port: u16) -> Peer {
         Peer::start(&["--port", &port.to_string()])
     }
 
     /// Serves on a serial line.
-    pub fn serial(line: &Path) -> Peer {
+    pub(crate) fn serial(line: &Path) -> Peer {
         Peer::start(&["--serial", line.to_str().expect("a plain path"), "--baud", "19200"])
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         let port = self.ready.as_u64().and_then(|port| port.try_into().ok());
         port.expect("the peer serves TCP")
     }
 
     /// Tells the peer to do something, and waits until it is done.
-    pub fn order(&mut self, order: Value) -> Value {
+    pub(crate) fn order(&mut self, order: Value) -> Value {
         writeln!(self.orders, "{order}").expect("the peer listens");
         let answer = line(&mut self.answers);
         assert_eq!(answer.get("error"), None, "{order}");
         answer
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it was running");
         self.child.wait().expect("it was killed");
     }
@@ -182,7 +190,7 @@ fn line(answers: &mut BufReader<ChildStdout>) -> Value {
 }
 
 /// A serial line: two ptys with a socat between them.
-pub struct SerialLine {
+pub(crate) struct SerialLine {
     socat: Child,
     ends: [PathBuf; 2],
     /// Kept open: socat ends when it cannot log.
@@ -190,7 +198,7 @@ pub struct SerialLine {
 }
 
 impl SerialLine {
-    pub fn new() -> SerialLine {
+    pub(crate) fn new() -> SerialLine {
         let mut socat = Command::new("socat")
             .args(["-d", "-d", "pty,raw,echo=0", "pty,raw,echo=0"])
             .stderr(Stdio::piped())
@@ -209,11 +217,11 @@ impl SerialLine {
         SerialLine { socat, ends, _log: log }
     }
 
-    pub fn near(&self) -> PathBuf {
+    pub(crate) fn near(&self) -> PathBuf {
         self.ends[0].clone()
     }
 
-    pub fn far(&self) -> PathBuf {
+    pub(crate) fn far(&self) -> PathBuf {
         self.ends[1].clone()
     }
 }
