@@ -50,6 +50,8 @@ pub(super) struct StationState {
     pub(super) pace: Pace,
     /// The position that was last read or confirmed.
     pub(super) closed: Option<bool>,
+    /// The position that was last ordered, confirmed or not.
+    pub(super) ordered: Option<bool>,
     /// Whether its button was down when it was last looked at; `None` before the first look.
     pub(super) pressed: Option<bool>,
     /// Its button is watched.
@@ -118,6 +120,7 @@ impl Line {
                 .map(|_| StationState {
                     pace: Pace::Idle,
                     closed: None,
+                    ordered: None,
                     pressed: None,
                     watched: false,
                 })
@@ -215,7 +218,7 @@ impl Line {
                 self.read_meter(station, true).await;
                 self.inbox.orders().hold_until = Some(Instant::now() + TAP_HOLD);
             }
-            Job::Feedback { closed, .. } => self.report_switch(station, Some(closed)).await,
+            Job::Feedback { closed, .. } => self.report_switch(station, Some(closed), true).await,
             Job::Lamp { on, .. } => self.set_lamp(station, on).await,
         }
     }

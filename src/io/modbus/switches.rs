@@ -31,6 +31,7 @@ impl Line {
     /// Writes a station's switch, reads it back and reports what was found.
     pub(super) async fn set_switch(&mut self, station: usize, closed: bool) {
         let Some(switch) = self.plan.stations[station].switch.clone() else { return };
+        self.stations[station].ordered = Some(closed);
         let mut found = None;
         for _ in 0..WRITE_ATTEMPTS {
             match self.write_switch(&switch, closed).await {
@@ -46,7 +47,7 @@ impl Line {
             }
         }
         self.inbox.orders().hold_until = None;
-        self.report_switch(station, found).await;
+        self.report_switch(station, found, true).await;
     }
 
     /// Reads a station's switch and reports it.
@@ -56,7 +57,7 @@ impl Line {
         if self.may_ask(switch.unit(), true) && self.prepare(switch.unit(), true).await.is_ok() {
             found = self.position(&switch, self.stations[station].closed, true).await;
         }
-        self.report_switch(station, found).await;
+        self.report_switch(station, found, true).await;
     }
 
     /// Reads all switches of a unit and reports them.
@@ -93,7 +94,7 @@ impl Line {
                 SwitchPlan::Charger { .. } => None,
             };
             if !self.about_to_be_switched(*station) {
-                self.report_switch(*station, found).await;
+                self.report_switch(*station, found, false).await;
             }
         }
     }
@@ -103,8 +104,14 @@ impl Line {
         self.inbox.orders().switches(&self.plan.stations[station].station)
     }
 
-    /// Reports a switch in the position found, with the contactor feedback where one is wired.
-    pub(super) async fn report_switch(&mut self, station: usize, found: Option<bool>) {
+    /// Reports a switch in the position found, with the contactor feedback where one is wired;
+    /// `patient` gives the contactor time to follow.
+    pub(super) async fn report_switch(
+        &mut self,
+        station: usize,
+        found: Option<bool>,
+        patient: bool,
+    ) {
         let here = self.plan.stations[station].switch.is_some();
         if here {
             self.stations[station].closed = found.or(self.stations[station].closed);
@@ -121,7 +128,7 @@ impl Line {
                 return;
             }
             FeedbackPlan::None => None,
-            FeedbackPlan::Here(spot) => self.feedback(&spot, closed).await,
+            FeedbackPlan::Here(spot) => self.feedback(&spot, closed, patient).await,
         };
         let report = match closed {
             true => SwitchReport::Closed { feedback },
@@ -130,18 +137,18 @@ impl Line {
         self.tell_switch(station, report).await;
     }
 
-    /// The contactor feedback, given the time that a contactor takes to follow.
-    async fn feedback(&mut self, spot: &Spot, expected: bool) -> Option<bool> {
+    /// The contactor feedback; with patience, once it shows what is expected or its time is over.
+    async fn feedback(&mut self, spot: &Spot, expected: bool, patient: bool) -> Option<bool> {
         let profile = self.plan.units[spot.unit].profile.clone();
         let mut shown = None;
-        for _ in 0..FEEDBACK_READS {
+        for _ in 0..if patient { FEEDBACK_READS } else { 1 } {
             if !self.may_ask(spot.unit, false) {
                 return None;
             }
             let (values, _) = self.read(spot.unit, &[&spot.point], true).await;
             let read = values.of(&profile, &spot.point);
             shown = read.and_then(|(point, raw)| codec::is_on(point, raw));
-            if shown.is_none() || shown == Some(expected) {
+            if !patient || shown.is_none() || shown == Some(expected) {
                 break;
             }
             sleep(FEEDBACK_PAUSE).await;
@@ -242,14 +249,16 @@ impl Line {
         Some(!stopped)
     }
 
-    /// Writes the current limit of a charger that is in use again, before it forgets it.
+    /// Writes the current limit of a charger that is in use again, before it forgets it. Never after
+    /// a stop was ordered, even if that was not confirmed: the limit may be what stopped it.
     pub(super) async fn refresh_set_point(&mut self, station: usize) {
         let Some(SwitchPlan::Charger { unit, current_limit_ma }) =
             self.plan.stations[station].switch.clone()
         else {
             return;
         };
-        let in_use = self.stations[station].closed == Some(true);
+        let state = &self.stations[station];
+        let in_use = state.closed == Some(true) && state.ordered != Some(false);
         if in_use && self.may_ask(unit, false) && self.prepare(unit, false).await.is_ok() {
             // A failed refresh is in the unit's health; the next one is soon.
             drop(self.write_current_limit(unit, current_limit_ma).await);

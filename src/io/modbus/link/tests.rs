@@ -148,11 +148,13 @@ async fn rtu_waits_out_a_line_that_still_talks_at_the_end_of_the_quiet_time() {
 #[tokio::test]
 async fn rtu_throws_away_what_nobody_asked_for() {
     let (mut link, mut opened) = link(Framing::Rtu);
+    let (answered, after_answer) = tokio::sync::oneshot::channel();
     let (noise_sent, noise) = tokio::sync::oneshot::channel();
     let peer = tokio::spawn(async move {
         let mut far = opened.recv().await.expect("opened");
         request::<8>(&mut far).await;
         far.write_all(&rtu_frame(&NEW)).await.expect("written");
+        after_answer.await.expect("the test goes on");
         far.write_all(&rtu_frame(&OLD)).await.expect("written");
         noise_sent.send(()).expect("the test waits");
         request::<8>(&mut far).await;
@@ -161,6 +163,7 @@ async fn rtu_throws_away_what_nobody_asked_for() {
     });
 
     assert_eq!(link.ask(&question(20, 2, PATIENT), false).await.expect("answered"), new_words());
+    answered.send(()).expect("the peer waits");
     noise.await.expect("sent");
     assert_eq!(link.ask(&question(20, 2, PATIENT), false).await.expect("answered"), new_words());
     drop(peer.await.expect("the peer is done"));
