@@ -1,10 +1,132 @@
-//! (to come)
-pub(super) fn list(_: &std::path::Path, _: bool) -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+//! `tapgate profiles`: the device models that a config may name.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::config::library::{self, Library, Shelved};
+use crate::config::problem::Problem;
+use crate::config::profile::{Class, OnSilence};
+
+/// EX_CONFIG of sysexits.h, as the contract has it.
+const EXIT_CONFIG: u8 = 78;
+/// EX_USAGE: what was asked for does not exist.
+const EXIT_USAGE: u8 = 64;
+
+/// Lists all profiles, built-in ones and those in `folder`.
+pub fn list(folder: &Path, json: bool) -> ExitCode {
+    with_library(folder, |library| {
+        println!("{}", if json { as_json(library) } else { as_table(library) });
+        ExitCode::SUCCESS
+    })
 }
-pub(super) fn show(_: &std::path::Path, _: &str) -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+
+/// Prints one profile as its file has it.
+pub fn show(folder: &Path, name: &str) -> ExitCode {
+    with_library(folder, |library| match library.find(name) {
+        Some(shelved) => {
+            println!("# {}", origin(shelved));
+            print!("{}", shelved.text);
+            ExitCode::SUCCESS
+        }
+        None => {
+            eprintln!("there is no profile `{name}`; `tapgate profiles list` shows all");
+            ExitCode::from(EXIT_USAGE)
+        }
+    })
 }
-pub(super) fn check(_: &std::path::Path) -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+
+/// Checks one profile file.
+pub fn check(file: &Path) -> ExitCode {
+    match library::read_profile(file) {
+        Ok((profile, _)) => {
+            println!("OK: {} ({} points)", profile.name, profile.points.len());
+            println!("next: copy it to {} and name it in a [[device]]", library::DEFAULT_FOLDER);
+            ExitCode::SUCCESS
+        }
+        Err(problems) => refuse(&problems),
+    }
+}
+
+fn with_library(folder: &Path, f: impl FnOnce(&Library) -> ExitCode) -> ExitCode {
+    match Library::with_folder(folder, false) {
+        Ok(library) => f(&library),
+        Err(problems) => refuse(&problems),
+    }
+}
+
+fn refuse(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        println!("{problem}");
+    }
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn origin(shelved: &Shelved) -> String {
+    shelved.file.as_ref().map_or("built-in".into(), |file| file.display().to_string())
+}
+
+fn as_table(library: &Library) -> String {
+    let row = |(name, shelved): (&str, &Shelved)| {
+        let profile = &shelved.profile;
+        let class = class_word(profile.class);
+        let model = format!("{} {}", profile.vendor, profile.model);
+        let own =
+            shelved.file.as_ref().map_or(String::new(), |file| format!("  ({})", file.display()));
+        format!("{name:<24} {class:<8} {model}{own}")
+    };
+    library.iter().map(row).collect::<Vec<_>>().join("\n")
+}
+
+fn as_json(library: &Library) -> String {
+    let entry = |(name, shelved): (&str, &Shelved)| {
+        let profile = &shelved.profile;
+        json!({
+            "name": name,
+            "class": class_word(profile.class),
+            "vendor": profile.vendor,
+            "model": profile.model,
+            "source": profile.source,
+            "origin": origin(shelved),
+            "on_silence": profile.on_silence.map(on_silence_word),
+            "points": profile.points.keys().collect::<Vec<_>>(),
+        })
+    };
+    serde_json::Value::from(library.iter().map(entry).collect::<Vec<_>>()).to_string()
+}
+
+fn class_word(class: Class) -> &'static str {
+    match class {
+        Class::Relay => "relay",
+        Class::Meter => "meter",
+        Class::Charger => "charger",
+        Class::Io => "io",
+    }
+}
+
+fn on_silence_word(on_silence: OnSilence) -> &'static str {
+    match on_silence {
+        OnSilence::Keep => "keep",
+        OnSilence::Open => "open",
+        OnSilence::Limit => "limit",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_one_line_or_object_per_profile() {
+        let library = Library::built_in();
+
+        let json: serde_json::Value = serde_json::from_str(&as_json(&library)).expect("JSON");
+
+        assert_eq!(json.as_array().map(Vec::len), Some(library.iter().count()));
+        assert_eq!(as_table(&library).lines().count(), library.iter().count());
+        let relay =
+            json.as_array().into_iter().flatten().find(|p| p["name"] == "waveshare-relay-8");
+        assert_eq!(relay.map(|relay| &relay["on_silence"]), Some(&json!("keep")));
+    }
 }

@@ -1,17 +1,56 @@
 //! The configuration: one TOML file, parsed into a site that is valid by construction.
 //!
-//! `file` is the file as written, `site` checks it and builds [`Config`], `profile` is the register
-//! map of a device model. Every error names file, line, column, the key and the fix; all errors of
-//! a file are shown at once.
+//! `document` reads the file as written, `site` and its neighbours check it section by section and
+//! build [`Config`]; `profile` is the register map of a device model, `library` holds them all.
+//! Every error names file, line, column, the key and the fix; all errors of a file are shown at
+//! once.
 
+mod buses;
+mod cloud;
+mod document;
+pub mod library;
+pub mod problem;
 pub mod profile;
+mod profile_file;
+mod profile_points;
+mod readers;
+mod rules;
+mod site;
+mod stations;
+#[cfg(test)]
+mod tests;
+mod uses;
+mod values;
 pub mod wiring;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use library::Library;
+pub use problem::{ConfigErrors, Problem};
 
 use crate::core::site::Site;
 use wiring::Wiring;
+
+/// Where the config lies, unless `--config` says otherwise.
+pub const DEFAULT_FILE: &str = "/etc/tapgate/config.toml";
+
+/// Reads and checks a config file, the profiles in its folder, and the files that it names.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let text =
+        library::read_text(path).map_err(|problem| ConfigErrors::new(vec![problem], Vec::new()))?;
+    site::read(&path.display().to_string(), &text, None)
+}
+
+/// Checks a config as text against the built-in profiles; no other file is looked at.
+pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
+    parse_with(text, file, &Library::built_in())
+}
+
+/// Checks a config as text against `library`; no other file is looked at.
+pub fn parse_with(text: &str, file: &str, library: &Library) -> Result<Config, ConfigErrors> {
+    site::read(file, text, Some(library))
+}
 
 /// Everything that the file says.
 #[derive(Clone, Debug)]
@@ -31,7 +70,7 @@ pub struct Config {
     /// What the I/O tasks need.
     pub wiring: Wiring,
     /// What is valid but not wise; `check` and the journal show it.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Problem>,
 }
 
 /// `[storage]`.
@@ -41,6 +80,8 @@ pub struct Storage {
     pub path: PathBuf,
     /// How long acknowledged records are kept; for ever where `None`.
     pub retention: Option<Duration>,
+    /// The folder with the technician's own profiles.
+    pub profiles: PathBuf,
 }
 
 /// `[cloud]`.
@@ -66,9 +107,4 @@ pub struct Cloud {
     pub trusted_keys: Vec<[u8; 32]>,
     /// Whether events on unknown badges name the UID.
     pub report_unknown_uids: bool,
-}
-
-/// (to come)
-pub fn load(_file: &std::path::Path) -> Result<Config, String> {
-    Err(String::new())
 }
