@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::library::DEFAULT_FOLDER;
 use crate::daemon;
 
 /// Usage errors (sysexits.h).
@@ -76,12 +77,18 @@ enum ProfilesCommand {
     /// List all profiles, built-in ones and those of the site
     #[command(after_help = "Example:\n  tapgate profiles list")]
     List {
+        /// Where the site's own profiles lie
+        #[arg(long, value_name = "FOLDER", default_value = DEFAULT_FOLDER)]
+        folder: PathBuf,
         #[command(flatten)]
         format: Format,
     },
     /// Show one profile as TOML, to start one's own from
     #[command(after_help = "Example:\n  tapgate profiles show eastron-sdm120 > my-meter.toml")]
     Show {
+        /// Where the site's own profiles lie
+        #[arg(long, value_name = "FOLDER", default_value = DEFAULT_FOLDER)]
+        folder: PathBuf,
         /// Its name, as in the list
         name: String,
     },
@@ -118,8 +125,8 @@ pub fn main() -> ExitCode {
         Command::Check { file, format } => check::run(&file.unwrap_or(config), format.json),
         Command::Status { format } => status::run(&config, format.json),
         Command::Profiles { command } => match command {
-            ProfilesCommand::List { format } => profiles::list(&config, format.json),
-            ProfilesCommand::Show { name } => profiles::show(&config, &name),
+            ProfilesCommand::List { folder, format } => profiles::list(&folder, format.json),
+            ProfilesCommand::Show { folder, name } => profiles::show(&folder, &name),
             ProfilesCommand::Check { file } => profiles::check(&file),
         },
         #[cfg(feature = "demo")]

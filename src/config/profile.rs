@@ -116,6 +116,30 @@ pub enum ValueType {
     String(u16),
 }
 
+impl Point {
+    /// The smallest step of an energy register, in whole watt-hours, at least 1.
+    pub fn resolution_wh(&self) -> i64 {
+        let unit_wh = if self.unit.as_deref() == Some("kWh") { 1_000 } else { 1 };
+        match self.value {
+            // An f32 of kWh steps by 16 Wh once a meter has counted 131,072 kWh.
+            ValueType::F32 => 16,
+            ValueType::Bool
+            | ValueType::U16
+            | ValueType::I16
+            | ValueType::U32
+            | ValueType::I32
+            | ValueType::U64
+            | ValueType::I64
+            | ValueType::F64
+            | ValueType::String(_) => {
+                let step = i128::from(self.scale.numerator) * unit_wh;
+                let whole = step.div_euclid(i128::from(self.scale.denominator.max(1)));
+                i64::try_from(whole).unwrap_or(1).max(1)
+            }
+        }
+    }
+}
+
 impl ValueType {
     /// How many registers (or coils) a value takes.
     pub fn registers(self) -> u16 {

@@ -264,7 +264,7 @@ fn read_building(root: &Section<'_>, library: Option<&Library>) -> Building {
     };
     let visitors: Vec<Visitor> = drafts.iter().map(visit).collect();
     let (readers, bindings) = readers::finish(document, reader_drafts, &visitors);
-    let (stations, wirings): (Vec<_>, Vec<_>) =
+    let (stations, wirings): (Vec<Station>, Vec<_>) =
         drafts.into_iter().map(|draft| (draft.station, draft.wiring)).unzip();
     let wiring = Wiring {
         buses: buses::finish_buses(document, &bus_drafts, &device_drafts),
@@ -272,5 +272,16 @@ fn read_building(root: &Section<'_>, library: Option<&Library>) -> Building {
         readers: bindings,
         stations: wirings.into_iter().flatten().collect(),
     };
+    let stations = stations.into_iter().map(|station| with_resolution(station, &wiring)).collect();
     Building { readers, stations, wiring }
+}
+
+/// A register's step bounds what one reading may differ from the one before.
+fn with_resolution(mut station: Station, wiring: &Wiring) -> Station {
+    let meter = wiring.devices.iter().find(|device| Some(&device.id) == station.meter.as_ref());
+    let register = meter.and_then(|device| device.profile.points.get("energy_import"));
+    if let Some(register) = register {
+        station.meter_resolution_wh = register.resolution_wh();
+    }
+    station
 }

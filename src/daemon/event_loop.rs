@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 
 use crate::core::event::Event;
 use crate::core::gateway::Gateway;
-use crate::core::time::Stamp;
 use crate::daemon::watch::Watch;
 use crate::io::clock::Clock;
 use crate::io::control::{Asked, Control};
@@ -57,8 +56,9 @@ pub(super) struct Settings {
 const PULSE: Duration = Duration::from_secs(1);
 /// Acknowledged records beyond their retention go, a few at a time.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
-/// A trustworthy time is persisted this often: it bounds how wrong a clock can be believed.
-const FLOOR_EVERY: Duration = Duration::from_secs(3_600);
+/// The time is kept on disk this often: that much too long a power cut may seem, and each is a
+/// write to the card.
+const KEEP_TIME_EVERY: Duration = Duration::from_secs(600);
 /// How long the link may take to say goodbye; SIGTERM must be done within 10 s.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -149,24 +149,20 @@ impl Daemon {
         }
         self.feed_watchdog().await;
         let now = self.clock.now();
-        if self.watch.is_due(Chore::Floor, FLOOR_EVERY) && now.synced {
-            self.persist_floor(now).await;
+        if self.watch.is_due(Chore::KeepTime, KEEP_TIME_EVERY) {
+            if let Err(error) = self.store.keep_time(now).await {
+                tracing::warn!("the time cannot be kept for the next start: {error}");
+            }
         }
         if self.watch.is_due(Chore::Prune, PRUNE_EVERY) {
-            if let (Some(retention), true) = (self.settings.retention, now.synced) {
-                if let Err(error) = self.store.prune(retention, now.wall).await {
+            if let Some(retention) = self.settings.retention {
+                if let Err(error) = self.store.prune(retention, now).await {
                     tracing::warn!("acknowledged records cannot be pruned: {error}");
                 }
             }
         }
         self.publish_state().await;
         self.systemd.status(&self.status_line());
-    }
-
-    async fn persist_floor(&self, now: Stamp) {
-        if let Err(error) = self.store.set_clock_floor(now.wall).await {
-            tracing::warn!("the clock floor cannot be persisted: {error}");
-        }
     }
 
     /// Fed only when the store answers and every bus made progress; this loop does if it is here.
@@ -191,6 +187,6 @@ impl Daemon {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Chore {
     Watchdog,
-    Floor,
+    KeepTime,
     Prune,
 }

@@ -11,7 +11,7 @@ use crate::config::{Cloud, Config, Storage};
 use crate::core::event::Step;
 use crate::core::gateway::{Gateway, Startup};
 use crate::core::recovery::{MeterAccount, OpenSession, Survivors};
-use crate::core::time::{Stamp, Wall};
+use crate::core::time::Wall;
 use crate::daemon::event_loop::{Daemon, Inputs, Settings};
 use crate::daemon::ledger_port::{LedgerPort, LinkClock};
 use crate::daemon::report::{VERSION, public_state};
@@ -97,6 +97,9 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
 impl Daemon {
     async fn begin(&mut self, step: Step, recovered: &Recovered) {
         self.execute(step).await;
+        if let Some(allowlist) = recovered.unrecorded_allowlist() {
+            self.adopt_allowlist(allowlist).await;
+        }
         for file in &recovered.set_aside {
             let detail = format!("{} was damaged and set aside", file.display());
             tracing::error!("{detail}; keep it, send it to the operator, check the card");
@@ -135,12 +138,6 @@ fn clock_floor(recovered: &Recovered) -> Wall {
 }
 
 fn survivors(recovered: &Recovered) -> Survivors {
-    let at = recovered.newest.unwrap_or(Stamp {
-        boot: 0,
-        uptime: clock::uptime(),
-        wall: Wall::default(),
-        synced: false,
-    });
     let sessions = recovered.open_sessions.iter().map(|open| OpenSession {
         start: open.start.clone(),
         started: open.started,
@@ -152,7 +149,7 @@ fn survivors(recovered: &Recovered) -> Survivors {
         meter: account.meter.clone(),
         serial: account.serial.clone(),
         cursor_wh: account.last_wh,
-        cursor_at: at,
+        cursor_at: account.last_at,
     });
     Survivors {
         sessions: sessions.collect(),
