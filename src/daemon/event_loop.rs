@@ -154,7 +154,7 @@ impl Daemon {
         }
         if self.watch.is_due(Chore::Prune, PRUNE_EVERY) {
             if let (Some(retention), true) = (self.settings.retention, now.synced) {
-                if let Err(error) = self.store.prune(retention, now.wall).await {
+                if let Err(error) = self.store.prune(retention, now).await {
                     tracing::warn!("acknowledged records cannot be pruned: {error}");
                 }
             }
@@ -164,7 +164,7 @@ impl Daemon {
     }
 
     async fn persist_floor(&self, now: Stamp) {
-        if let Err(error) = self.store.set_clock_floor(now.wall).await {
+        if let Err(error) = self.store.keep_time(now).await {
             tracing::warn!("the clock floor cannot be persisted: {error}");
         }
     }

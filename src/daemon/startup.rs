@@ -11,7 +11,7 @@ use crate::config::{Cloud, Config, Storage};
 use crate::core::event::Step;
 use crate::core::gateway::{Gateway, Startup};
 use crate::core::recovery::{MeterAccount, OpenSession, Survivors};
-use crate::core::time::{Stamp, Wall};
+use crate::core::time::Wall;
 use crate::daemon::event_loop::{Daemon, Inputs, Settings};
 use crate::daemon::ledger_port::{LedgerPort, LinkClock};
 use crate::daemon::report::{VERSION, public_state};
@@ -135,12 +135,6 @@ fn clock_floor(recovered: &Recovered) -> Wall {
 }
 
 fn survivors(recovered: &Recovered) -> Survivors {
-    let at = recovered.newest.unwrap_or(Stamp {
-        boot: 0,
-        uptime: clock::uptime(),
-        wall: Wall::default(),
-        synced: false,
-    });
     let sessions = recovered.open_sessions.iter().map(|open| OpenSession {
         start: open.start.clone(),
         started: open.started,
@@ -152,7 +146,7 @@ fn survivors(recovered: &Recovered) -> Survivors {
         meter: account.meter.clone(),
         serial: account.serial.clone(),
         cursor_wh: account.last_wh,
-        cursor_at: at,
+        cursor_at: account.last_at,
     });
     Survivors {
         sessions: sessions.collect(),
