@@ -42,6 +42,16 @@ pub(super) fn open(path: &Path, schema: &Schema) -> Result<Connection, StoreErro
     make_durable(&connection, schema).map_err(failed)?;
     check(&connection).map_err(failed)?;
     migrate(&mut connection, schema).map_err(failed)?;
+    // It is whole: from here on a clean end leaves everything in the one file.
+    checkpoint_on_close(&connection, true).map_err(|error| failed(error.into()))?;
+    Ok(connection)
+}
+
+/// Opens a file that was set aside to read what is left, and leaves its bytes as they are.
+pub(super) fn open_remains(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    restrict(&connection)?;
     Ok(connection)
 }
 
@@ -54,15 +64,30 @@ pub(super) fn open_to_read(path: &Path, cache_kib: i64) -> Result<Connection, Fa
     Ok(connection)
 }
 
-/// `quick_check`, with its first complaint.
+/// Whether pages and rows are whole, with the first complaint.
 pub(super) fn check(connection: &Connection) -> Result<(), Fault> {
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    verdict(connection, "PRAGMA quick_check(1)")
+}
+
+/// The same, and whether each index has exactly the rows of its table.
+pub(super) fn check_with_indexes(connection: &Connection) -> Result<(), Fault> {
+    verdict(connection, "PRAGMA integrity_check(1)")
+}
+
+fn verdict(connection: &Connection, check: &str) -> Result<(), Fault> {
+    let verdict: String = connection.query_row(check, [], |row| row.get(0))?;
     if verdict == "ok" { Ok(()) } else { Err(Fault::Damaged(verdict)) }
+}
+
+/// What is damaged, or not known to be whole yet, must not be written to.
+fn checkpoint_on_close(connection: &Connection, wanted: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !wanted).map(drop)
 }
 
 fn restrict(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.busy_timeout(std::time::Duration::ZERO)?;
+    checkpoint_on_close(connection, false)?;
     harden(connection)
 }
 

@@ -113,7 +113,7 @@ impl Ledger {
     }
 
     /// Deletes acknowledged records that are older than `retention`; returns how many. More may be
-    /// left where it is the most that one call deletes. A clock that is not trustworthy deletes none.
+    /// left where it is the most that one call deletes. An untrustworthy clock deletes none.
     pub(super) fn prune(&mut self, retention: Duration, now: Stamp) -> Result<u64, StoreError> {
         if !now.synced {
             return Ok(0);

@@ -196,7 +196,7 @@ pub(super) struct Generation {
 /// Opens a generation and computes its digest anew: bits rot, and a torn file must not decide.
 pub(super) fn open_verified(path: &Path) -> Result<Generation, Fault> {
     let generation = open(path)?;
-    database::check(&generation.connection)?;
+    database::check_with_indexes(&generation.connection)?;
     let (count, digest) = digest(&generation.connection)?;
     let Allowlist { count: expected, digest: of_head, .. } = &generation.allowlist;
     if (count, &digest) != (*expected, of_head) {

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use crate::core::event::Allowlist;
 use crate::core::ids::StationId;
 use crate::core::time::{Stamp, Uptime, Wall};
-use crate::io::store::Store;
 use crate::io::store::apply::RESERVE_BYTES;
 use crate::io::store::books::{MeterAccount, OpenSession};
 use crate::io::store::error::{Fault, StoreError};
@@ -20,6 +19,7 @@ use crate::io::store::generation;
 use crate::io::store::ledger::{self, Ledger, Previous};
 use crate::io::store::lookup::Lookup;
 use crate::io::store::worker::Worker;
+use crate::io::store::{Store, database};
 
 /// What the store must know of this start.
 #[derive(Clone, Copy, Debug)]
@@ -274,11 +274,9 @@ fn open_epoch(
 /// What can still be read of a damaged ledger.
 fn last_of(aside: &Path) -> Previous {
     let read = || -> rusqlite::Result<Previous> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(aside, flags)?;
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        let head = ledger::head(&connection)?;
+        let head = ledger::head(&database::open_remains(aside)?)?;
         Ok(Previous { epoch: Some(head.epoch), last: Some((head.seq, head.hash)) })
     };
+    // Too damaged for that: the epoch's name is known elsewhere.
     read().unwrap_or_default()
 }
