@@ -193,6 +193,7 @@ fn a_swap_of_cards_is_two_taps() {
         let (pcscd, mut watched) = laundry(dir);
         let first = put(&pcscd, "Laundry", &ANNA);
         watched.expect(&["laundry: 04A2B3C4 mifare-classic-1k"]);
+        assert!(first.is_at_rest());
         // The second waits in line and is there the moment the first leaves.
         let _second = put(&pcscd, "Laundry", &BORIS);
         first.remove();

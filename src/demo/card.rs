@@ -20,6 +20,7 @@ pub const ATR_ULTRALIGHT: [u8; 20] = storage_card(0x03, 0x68);
 /// A DESFire.
 pub const ATR_DESFIRE: [u8; 6] = [0x3B, 0x81, 0x80, 0x01, 0x80, 0x80];
 
+const POWER_OFF: u8 = 0x00;
 const ASK_ATR: u8 = 0x04;
 
 /// An answer that does not come by then never comes: the test fails rather than hang.
@@ -105,6 +106,7 @@ pub struct VirtualCard {
     thread: Option<JoinHandle<()>>,
     apdus: Receiver<Vec<u8>>,
     looks: Receiver<()>,
+    rest: Receiver<()>,
     /// When it was put on the reader.
     pub inserted_at: Instant,
 }
@@ -123,19 +125,27 @@ impl VirtualCard {
         let served = stream.try_clone()?;
         let (apdu, apdus) = channel();
         let (look, looks) = sync_channel(LOOKS_TO_NOTICE);
-        let record = Record { apdu, look };
+        let (off, rest) = sync_channel(1);
+        let record = Record { apdu, look, off };
         let thread = thread::Builder::new().name("virtual-card".into()).spawn(move || {
             // It ends when the card or the reader leaves.
             let _ = serve(&served, &face, &record);
             let _ = served.shutdown(Shutdown::Both);
         })?;
-        Ok(VirtualCard { stream, thread: Some(thread), apdus, looks, inserted_at })
+        Ok(VirtualCard { stream, thread: Some(thread), apdus, looks, rest, inserted_at })
     }
 
     /// Waits until the reader has reported the card as present; false where it never does. To be
     /// asked once.
     pub fn is_noticed(&self) -> bool {
         (0..LOOKS_TO_NOTICE).all(|_| self.looks.recv_timeout(PATIENCE).is_ok())
+    }
+
+    /// Waits until the card was used and then powered down; false where it never is. Leaving before
+    /// that while another card waits in line can look like one card that never left: vpcd takes the
+    /// next one after a power-down that fails, without telling pcscd.
+    pub fn is_at_rest(&self) -> bool {
+        self.rest.recv_timeout(PATIENCE).is_ok()
     }
 
     /// The next APDU that the card was asked since the last call, waiting for it if need be; `None`
@@ -167,10 +177,12 @@ impl Drop for VirtualCard {
 struct Record {
     apdu: Sender<Vec<u8>>,
     look: SyncSender<()>,
+    off: SyncSender<()>,
 }
 
 /// Answers the reader until one of the two leaves.
 fn serve(mut stream: &TcpStream, face: &CardFace, record: &Record) -> io::Result<()> {
+    let mut is_used = false;
     loop {
         let frame = read_frame(stream)?;
         let answer = match frame[..] {
@@ -179,8 +191,14 @@ fn serve(mut stream: &TcpStream, face: &CardFace, record: &Record) -> io::Result
                 let _ = record.look.try_send(());
                 face.atr.clone()
             }
+            [POWER_OFF] if is_used => {
+                // Full from the first time on.
+                let _ = record.off.try_send(());
+                continue;
+            }
             [] | [_] => continue,
             _ => {
+                is_used = true;
                 let answer = face.answer_to(&frame);
                 // Nobody may want to know.
                 let _ = record.apdu.send(frame);
