@@ -59,6 +59,9 @@ pub(super) struct Session<'a, L> {
     state: Option<(Instant, u64, u64)>,
     ledger_retry: Option<Instant>,
     resubscribe: Option<Instant>,
+    /// The daemon has not heard of this acknowledgement yet. Only the newest matters, so that a
+    /// daemon that is busy does not hold up the draining of a long ledger.
+    unreported: Option<u64>,
 }
 
 impl<'a, L: Ledger> Session<'a, L> {
@@ -73,6 +76,7 @@ impl<'a, L: Ledger> Session<'a, L> {
             state: None,
             ledger_retry: None,
             resubscribe: None,
+            unreported: None,
         }
     }
 
@@ -104,6 +108,7 @@ impl<'a, L: Ledger> Session<'a, L> {
     ) -> Ended {
         let shared = self.worker.shared.clone();
         let mut stop = self.worker.stop.clone();
+        let daemon = self.worker.events.clone();
         loop {
             self.publish_due().await;
             tokio::select! {
@@ -111,6 +116,11 @@ impl<'a, L: Ledger> Session<'a, L> {
                     Some(event) => self.on_event(event).await,
                     None => return Ended::Lost((&mut pump).await.unwrap_or_else(|e| e.to_string())),
                 },
+                room = daemon.reserve(), if self.unreported.is_some() => {
+                    if let (Ok(room), Some(upto)) = (room, self.unreported.take()) {
+                        room.send(CloudEvent::Acknowledged { upto });
+                    }
+                }
                 () = shared.changed.notified() => {}
                 () = sleep_until(self.wake_up()) => {}
                 timeout = stopped(&mut stop) => {
@@ -198,9 +208,9 @@ impl<'a, L: Ledger> Session<'a, L> {
     }
 
     /// When the state is due: at once on connect, soon after a change, later for mere counters.
-    fn state_due(&self) -> Option<Instant> {
+    fn state_due(&self, now: Instant) -> Option<Instant> {
         let timing = &self.worker.timing;
-        let Some((published, head, acked)) = self.state else { return Some(Instant::now()) };
+        let Some((published, head, acked)) = self.state else { return Some(now) };
         let standing = self.worker.window.standing();
         if self.worker.shared.outbox().local_changed {
             Some(published + timing.state_pause)
@@ -213,7 +223,7 @@ impl<'a, L: Ledger> Session<'a, L> {
 
     fn publish_state(&mut self) {
         let now = Instant::now();
-        if !self.has_room() || self.state_due().is_none_or(|due| due > now) {
+        if !self.has_room() || self.state_due(now).is_none_or(|due| due > now) {
             return;
         }
         let standing = self.worker.window.standing();
@@ -309,7 +319,7 @@ impl<'a, L: Ledger> Session<'a, L> {
             Some(_) => None,
             None => self.worker.window.deadline().map(Instant::from_std),
         };
-        let state = self.state_due().filter(|_| self.has_room());
+        let state = self.state_due(Instant::now()).filter(|_| self.has_room());
         [window, state, self.ledger_retry, self.resubscribe]
             .into_iter()
             .flatten()
@@ -397,8 +407,9 @@ impl<'a, L: Ledger> Session<'a, L> {
         match outcome {
             AckOutcome::Accepted { acked } => {
                 self.worker.window.on_acknowledged(acked, now);
+                self.worker.note_standing();
                 if acked != before {
-                    self.worker.emit(CloudEvent::Acknowledged { upto: acked }).await;
+                    self.unreported = Some(acked);
                 }
             }
             AckOutcome::BelowFloor { upto, floor } => {
