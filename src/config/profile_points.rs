@@ -261,14 +261,14 @@ fn check(
     if u32::from(point.address) + u32::from(length) > 0x1_0000 {
         report("passes address 65535".into(), "lower its address");
     }
-    if let Some(exponent) = &point.exponent {
-        if !points.contains_key(exponent) {
-            let help = match values::closest(exponent, points.keys().map(String::as_str)) {
-                Some(similar) => format!("did you mean `{similar}`?"),
-                None => format!("add [points.{exponent}]"),
-            };
-            report(format!("exponent `{exponent}` is no point of this file"), &help);
-        }
+    if let Some(exponent) = &point.exponent
+        && !points.contains_key(exponent)
+    {
+        let help = match values::closest(exponent, points.keys().map(String::as_str)) {
+            Some(similar) => format!("did you mean `{similar}`?"),
+            None => format!("add [points.{exponent}]"),
+        };
+        report(format!("exponent `{exponent}` is no point of this file"), &help);
     }
     for (message, help) in check_standard(name, point) {
         report(message, help);

@@ -285,7 +285,8 @@ fn refuses_a_cloud_that_would_leak_or_not_connect() {
 fn shows_all_errors_of_a_file_at_once_in_its_order() {
     let text = "[gateway]\nid = \"GW\"\nbiling = 1\n\n[[bus]]\nid = \"b\"\ntransport = \"rtu\"\n\
                 baud = 1\n\n[[device]]\nid = \"d\"\nbus = \"c\"\nunit = 500\nprofile = \"x\"\n\n\
-                [[station]]\nid = \"s\"\nkind = \"washer\"\nreader = \"r\"\nswitch = \"d/relay-1\"\n\
+                [[station]]\nid = \"s\"\nkind = \"washer\"\nreader = \"r\"\n\
+                switch = \"d/relay-1\"\n\
                 idle_power = 5\n";
 
     let found = errors(text);

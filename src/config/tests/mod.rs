@@ -107,7 +107,9 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
         .map(|line| match line.strip_prefix("# ") {
             // Files that need not exist, and the two other ways to bind a reader.
             Some(key)
-                if ["ca_file", "client_", "serial", "name"].iter().any(|k| key.starts_with(k)) =>
+                if ["password_file", "ca_file", "client_", "serial", "name"]
+                    .iter()
+                    .any(|k| key.starts_with(k)) =>
             {
                 line
             }
