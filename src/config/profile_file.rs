@@ -256,14 +256,13 @@ pub(super) fn address(section: &Section<'_>, table: Option<Table>) -> Option<u16
     let entry = section.get("address")?;
     let decimal = entry.value().as_integer().is_some_and(|number| number.radix() == 10);
     let documented = entry.value().as_integer().and_then(|number| number.as_str().parse().ok());
-    if let Some(number) = documented.filter(|_| decimal) {
-        if let Some(message) = documentation_number(number, table) {
-            let help = format!(
-                "addresses are as on the wire; where {number} is one, write it in hex: {number:#06X}"
-            );
-            section.document.error(&entry.place, message, help.replace("0X", "0x"));
-            return None;
-        }
+    if let Some(number) = documented.filter(|_| decimal)
+        && let Some(message) = documentation_number(number, table)
+    {
+        let hex = format!("{number:#06X}").replace("0X", "0x");
+        let help = format!("addresses are as on the wire; where {number} is one, write {hex}");
+        section.document.error(&entry.place, message, help);
+        return None;
     }
     entry.integer(0..=0xFFFF).and_then(|at| u16::try_from(at.value).ok())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::document::{Place, Section};
+use super::document::{At, Entry, Place, Section};
 use super::profile::{Point, Scale, Table, ValueType, WordOrder, WriteAs};
 use super::profile_file::{TABLES, WORD_ORDERS, address, number_text, profile_name, value_type};
 use super::values;
@@ -127,7 +127,7 @@ fn sentinels(section: &Section<'_>, value: Option<ValueType>) -> Vec<i64> {
         entry.wrong_type("a list of numbers", "write sentinels = [0x7FFFFFFF]");
         return Vec::new();
     };
-    let read = |element: &super::document::Entry<'_>| {
+    let read = |element: &Entry<'_>| {
         let number = element.value().as_integer()?;
         // A u64 keeps its bits: 0xFFFF_FFFF_FFFF_FFFF is -1.
         let wide = (value == Some(ValueType::U64))
@@ -190,7 +190,7 @@ fn write_as(section: Section<'_>, writable: bool) -> WriteAs {
 
 /// `values = { "1" = "A", "2" = "B" }`: raw value to meaning.
 fn meanings(section: Section<'_>) -> BTreeMap<String, String> {
-    let read = |(name, entry): (super::document::At<&str>, super::document::Entry<'_>)| {
+    let read = |(name, entry): (At<&str>, Entry<'_>)| {
         let text = entry.text("a string", "write values = { \"1\" = \"A\" }".into())?;
         Some((name.value.to_owned(), text.value.to_owned()))
     };
@@ -261,14 +261,14 @@ fn check(
     if u32::from(point.address) + u32::from(length) > 0x1_0000 {
         report("passes address 65535".into(), "lower its address");
     }
-    if let Some(exponent) = &point.exponent {
-        if !points.contains_key(exponent) {
-            let help = match values::closest(exponent, points.keys().map(String::as_str)) {
-                Some(similar) => format!("did you mean `{similar}`?"),
-                None => format!("add [points.{exponent}]"),
-            };
-            report(format!("exponent `{exponent}` is no point of this file"), &help);
-        }
+    if let Some(exponent) = &point.exponent
+        && !points.contains_key(exponent)
+    {
+        let help = match values::closest(exponent, points.keys().map(String::as_str)) {
+            Some(similar) => format!("did you mean `{similar}`?"),
+            None => format!("add [points.{exponent}]"),
+        };
+        report(format!("exponent `{exponent}` is no point of this file"), &help);
     }
     for (message, help) in check_standard(name, point) {
         report(message, help);

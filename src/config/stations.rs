@@ -221,40 +221,39 @@ impl StationReader<'_, '_> {
     fn charger(&self, name: &str, uses: &mut Uses) -> Option<(String, Arc<Profile>)> {
         let (device, profile) = self.device("charger")?;
         let document = self.section.document;
-        uses.claim(
-            document,
-            Resource::Charger(device.value.clone()),
-            "charger",
-            name,
-            &device.place,
-        );
         let writable = |point: &str| profile.points.get(point).is_some_and(|point| point.writable);
         let lacks =
             |what: &str| format!("profile `{}` of `{}` has {what}", profile.name, device.value);
         if !writable("current_limit") {
             let message = lacks("no writable point `current_limit`");
             self.error(&device.place, message, "name a charger, or use switch for a relay");
-        } else if profile.stop.is_empty() && !writable("enable") {
+            return None;
+        }
+        let resource = Resource::Charger(device.value.clone());
+        uses.claim(document, resource, "charger", name, &device.place);
+        if profile.stop.is_empty() && !writable("enable") {
             let message = lacks("no way to stop: neither `stop` nor a writable `enable`");
             self.error(&device.place, message, "add stop to the profile");
         }
-        if self.section.has("meter") {
-            return Some((device.value, profile));
-        }
-        if profile.points.contains_key("energy_import") {
-            self.check_power_point(&device, &profile);
-            uses.claim(
-                document,
-                Resource::Meter(device.value.clone()),
-                "meter",
-                name,
-                &device.place,
-            );
-        } else {
-            let message = lacks("no lifetime energy register (`energy_import`)");
-            self.error(&device.place, message, "add meter = \"...\" with a meter of its own");
+        if !self.section.has("meter") {
+            self.own_meter(&device, &profile, name, uses);
         }
         Some((device.value, profile))
+    }
+
+    /// A charger without a meter beside it is billed by its own lifetime register.
+    fn own_meter(&self, device: &At<String>, profile: &Profile, name: &str, uses: &mut Uses) {
+        if !profile.points.contains_key("energy_import") {
+            let message = format!(
+                "profile `{}` of `{}` has no lifetime energy register (`energy_import`)",
+                profile.name, device.value
+            );
+            self.error(&device.place, message, "add meter = \"...\" with a meter of its own");
+            return;
+        }
+        self.check_power_point(device, profile);
+        let resource = Resource::Meter(device.value.clone());
+        uses.claim(self.section.document, resource, "meter", name, &device.place);
     }
 
     fn meter(&self, name: &str, uses: &mut Uses) -> Option<String> {
@@ -264,8 +263,9 @@ impl StationReader<'_, '_> {
         if !profile.points.contains_key("energy_import") {
             let message = format!("profile `{}` has no point `energy_import`", profile.name);
             self.error(&device.place, message, "name a meter");
+        } else {
+            self.check_power_point(&device, &profile);
         }
-        self.check_power_point(&device, &profile);
         Some(device.value)
     }
 

@@ -51,7 +51,8 @@ pub(super) fn duration_within(
 pub(super) fn show(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
-    let exact = units.iter().find(|(_, unit)| milliseconds > 0 && milliseconds % unit == 0);
+    let exact =
+        units.iter().find(|(_, unit)| milliseconds > 0 && milliseconds.is_multiple_of(*unit));
     match exact {
         Some((name, unit)) => format!("{}{name}", milliseconds / unit),
         None => format!("{milliseconds}ms"),
