@@ -108,7 +108,7 @@ mod tests {
             reader: "door".into(),
             station: None,
             reason,
-            technology: Technology::Other,
+            technology: Some(Technology::Other),
             badge: None,
             uid: None,
         };

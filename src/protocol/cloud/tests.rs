@@ -218,7 +218,7 @@ fn a_denial_names_the_badge_and_never_its_uid() {
         reader: "laundry-door".into(),
         station: Some("washer-1".into()),
         reason: Denial::BadgeBlocked,
-        technology: Technology::MifareClassic1k,
+        technology: Some(Technology::MifareClassic1k),
         badge: Some("b-1042".into()),
         uid: Uid::new(&[4, 0xa2, 0xb3, 0xc4]),
     };
@@ -236,7 +236,7 @@ fn the_uid_of_an_unknown_badge_travels_only_where_asked_for() {
         reader: "laundry-door".into(),
         station: None,
         reason: Denial::UnknownBadge,
-        technology: Technology::Other,
+        technology: Some(Technology::Other),
         badge: None,
         uid: Uid::new(&[4, 0xa2, 0xb3, 0xc4]),
     };
