@@ -264,8 +264,8 @@ impl Station {
 /// for a meter than a resident for the wash.
 const METER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A session whose station, or whose meter, the config no longer has ends at its last register, with
-/// an alarm.
+/// A session whose station, or whose meter, the config no longer has ends at its last register,
+/// with an alarm.
 pub(super) fn end_orphan(open: &OpenSession, commissioned: bool, turn: &mut Turn<'_>) {
     let age = elapsed(open.started, turn.now).unwrap_or_default();
     let metered = open.start.meter.is_some() && commissioned;

@@ -128,17 +128,67 @@ fn a_meter_silent_at_the_end_leaves_the_rest_to_nobody_and_names_the_session() {
     }
 }
 
+/// A charger that starts without its meter; Anna stops and Boris starts while it is silent.
+fn two_sessions_across_one_silence() -> World {
+    let mut plan = charger();
+    plan.rules.require_meter = false;
+    let mut world = World::new(single(plan));
+    world.plant("charger-1").load(&CHARGE);
+    world.tap("door", anna());
+    world.run_minutes(5);
+    world.plant("charger-1").answer = Answer::Silent;
+    world.run_minutes(5);
+    world.tap("door", anna());
+    world.run(15);
+    world.tap("door", boris());
+    world.run_minutes(5);
+    assert_eq!(world.started(), 2);
+    world
+}
+
+fn assert_boris_pays_nothing_of_the_silence(world: &mut World) {
+    let silent_wh = world.plant("charger-1").register_wh();
+    world.plant("charger-1").answer = Answer::Right;
+    world.run_minutes(5);
+    world.tap("door", boris());
+    world.run(15);
+    let end = world.ended().remove(1);
+    let used = world.plant("charger-1").register_wh() - silent_wh;
+    let energy = end.energy_wh.expect("metered");
+    assert!((used - 5..=used).contains(&energy), "{energy} of {used}");
+    world.assert_every_watt_hour_is_accounted_for();
+}
+
 #[test]
 fn two_sessions_across_one_silence_are_both_named() {
-    let mut world = World::new(single(washer()));
-    world.plant("washer-1").load(&WASH);
-    world.tap("door", anna());
-    world.run_minutes(2);
-    world.plant("washer-1").relay = Relay::Stuck;
-    world.plant("washer-1").closed = false;
-    world.run(30);
-    world.plant("washer-1").answer = Answer::Silent;
-    world.plant("washer-1").relay = Relay::Obeys;
-    world.run_minutes(1);
-    world.assert_every_watt_hour_is_accounted_for();
+    let mut world = two_sessions_across_one_silence();
+    assert_boris_pays_nothing_of_the_silence(&mut world);
+    let both =
+        |fact: &Fact| matches!(fact, Fact::Unattributed { sessions, .. } if sessions.len() == 2);
+    assert_eq!(world.count(both), 1);
+}
+
+#[test]
+fn nobody_pays_for_a_neighbour_whose_end_the_meter_missed_after_a_restart() {
+    let mut world = two_sessions_across_one_silence();
+    world.kill();
+    assert_boris_pays_nothing_of_the_silence(&mut world);
+}
+
+#[test]
+fn a_meter_that_is_silent_for_months_names_no_more_sessions_than_a_record_can_hold() {
+    let mut plan = charger();
+    plan.rules.require_meter = false;
+    let mut world = World::new(single(plan));
+    world.plant("charger-1").answer = Answer::Silent;
+    for _ in 0..40 {
+        world.tap("door", anna());
+        world.run(10);
+    }
+    world.plant("charger-1").count_wh(9);
+    world.plant("charger-1").answer = Answer::Right;
+    world.run(20);
+    let bounded =
+        |fact: &Fact| matches!(fact, Fact::Unattributed { sessions, .. } if sessions.len() == 16);
+    assert_eq!(world.count(bounded), 1);
 }

@@ -93,16 +93,22 @@ fn a_silent_meter_starts_a_washer_whose_start_register_is_missing() {
 
 #[test]
 fn a_meter_that_was_never_read_bills_nothing_and_blocks_nothing() {
-    let mut world = World::new(single(washer()));
+    let mut plan = charger();
+    plan.rules.require_meter = false;
+    let mut world = World::new(single(plan));
     world.disk = Disk::default();
-    world.plant("washer-1").answer = Answer::Silent;
+    world.plant("charger-1").answer = Answer::Silent;
     world.start_daemon();
     world.tap("door", anna());
-    world.run(3);
-    assert!(world.plant("washer-1").closed);
-    world.plant("washer-1").relay = Relay::Stuck;
-    world.plant("washer-1").closed = false;
-    world.run_minutes(8 * 60);
+    world.run(10);
+    assert!(world.plant("charger-1").closed);
+    world.tap("door", anna());
+    world.run(15);
+    let end = world.ended().remove(0);
+    assert_eq!((end.reason, end.energy_wh), (EndReason::Tapped, None));
+    assert_eq!(end.quality, Quality::Unmetered);
+    world.plant("charger-1").answer = Answer::Right;
+    world.run(20);
     world.assert_every_watt_hour_is_accounted_for();
 }
 
