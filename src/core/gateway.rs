@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::core::access::{Denial, Entry};
-use crate::core::event::{Allowlist, Command, Event, Feedback, Notice, Pace, Step};
+use crate::core::event::{Allowlist, Command, Event, Feedback, Step};
 use crate::core::ids::{ReaderId, SessionId, StationId};
-use crate::core::ledger::{EndReason, Fact, Record};
+use crate::core::ledger::{Fact, Record};
 use crate::core::recovery::{Survivors, end_orphan};
-use crate::core::site::{OnRevoked, Site, SitePolicy, StationKind};
+use crate::core::site::{Site, SitePolicy};
 use crate::core::station::{Station, Turn};
 use crate::core::tap::Reader;
 use crate::core::time::{Stamp, Uptime, Wall};
@@ -24,6 +24,10 @@ pub struct Gateway {
     /// Records that a failed commit left over, in order. While there are any, nothing starts.
     pub(super) unsaved: Vec<Record>,
     retry_unsaved_at: Option<Uptime>,
+    /// After a power cut no switch closes before this: see [`RESUME_SPACING`].
+    ///
+    /// [`RESUME_SPACING`]: crate::core::recovery::RESUME_SPACING
+    resume_after: Uptime,
 }
 
 /// What is known when the daemon starts, beside the site and what survived.
@@ -64,6 +68,7 @@ impl Gateway {
             clock_floor: startup.clock_floor,
             unsaved: Vec::new(),
             retry_unsaved_at: None,
+            resume_after: Uptime::default(),
         };
         let (version, boot_id) = (startup.version, startup.boot_id);
         let step = gateway.turn(now, |gateway, turn| {
@@ -72,9 +77,8 @@ impl Gateway {
             for station in &mut gateway.stations {
                 let id = station.plan.id.clone();
                 turn.command(Command::ReadSwitch(id.clone()));
+                turn.command(Command::PaceMeter(id.clone(), station.pace()));
                 if station.meter.is_some() {
-                    let pace = station.session.as_ref().map_or(Pace::Idle, |_| Pace::Running);
-                    turn.command(Command::PaceMeter(id.clone(), pace));
                     turn.command(Command::ReadMeter(id));
                 }
             }
@@ -112,62 +116,77 @@ impl Gateway {
     }
 
     /// The step could not be committed: what it would have started is denied, what it ended stays
-    /// ended, and its other records wait for the next try.
+    /// ended, and its other records wait for the next try. A session that would have been handed
+    /// over goes on as if nobody had tapped.
     pub fn handle_commit_failure(&mut self, failed: Step, now: Stamp) -> Step {
-        let mut denied: Vec<StationId> = Vec::new();
-        for record in failed.records {
-            match &record.fact {
-                Fact::SessionStarted(start) => denied.push(start.station.clone()),
-                _ => self.unsaved.push(record),
-            }
-        }
+        let denied: Vec<StationId> = failed.records.iter().filter_map(started_station).collect();
+        let displaced: Vec<SessionId> =
+            self.stations.iter().filter_map(Station::displaced_session).collect();
+        let undone = |record: &Record| match &record.fact {
+            Fact::SessionEnded(end) => displaced.contains(&end.start.session),
+            fact => matches!(fact, Fact::SessionStarted(_)),
+        };
+        self.unsaved.extend(failed.records.into_iter().filter(|record| !undone(record)));
         self.retry_unsaved_at = Some(now.uptime + RETRY_UNSAVED);
-        let mut step = Step::default();
-        for command in failed.commands {
-            if !starts_one_of(&denied, &command) && !matches!(command, Command::ShowFeedback(..)) {
-                step.commands.push(command);
+        let readers: Vec<ReaderId> = self
+            .stations
+            .iter()
+            .filter(|station| denied.contains(&station.plan.id))
+            .map(|station| station.plan.reader.clone())
+            .collect();
+        let step = self.turn_of(now, false, |gateway, turn| {
+            let stands = |command: &Command| !starts_one_of(&denied, &readers, command);
+            turn.step.commands.extend(failed.commands.into_iter().filter(stands));
+            for station in &mut gateway.stations {
+                if denied.contains(&station.plan.id) {
+                    station.undo_start(turn);
+                }
             }
-        }
-        let mut turn = Turn { policy: &self.policy, now, step: &mut step };
-        for station in self.stations.iter_mut().filter(|s| denied.contains(&s.plan.id)) {
-            let badge = station.session.take().and_then(|session| session.start.badge);
-            turn.command(Command::OpenSwitch(station.plan.id.clone()));
-            turn.command(Command::PaceMeter(station.plan.id.clone(), Pace::Idle));
-            let reader = station.plan.reader.clone();
-            let reason = Denial::StorageFailure;
-            turn.command(Command::ShowFeedback(reader.clone(), Feedback::Denied(reason)));
-            let station_id = Some(station.plan.id.clone());
-            turn.command(Command::Notify(Notice::Denied {
-                reader,
-                station: station_id,
-                reason,
-                technology: None,
-                badge,
-                uid: None,
-            }));
-            station.publish_change(&mut turn);
-        }
-        for reader in &mut self.readers {
-            reader.forget_action();
-        }
-        step
+        });
+        self.unsaved.extend(step.records);
+        Step { records: Vec::new(), commands: step.commands }
     }
 
-    /// The open sessions' badges, so that the shell can look them up in a new allowlist.
+    /// The badges of the open sessions, and of starts that wait for their register, so that the
+    /// shell can look them up in a new allowlist.
     pub fn running_badges(&self) -> Vec<(SessionId, crate::core::badge::Uid)> {
-        let sessions = self.stations.iter().filter_map(|station| station.session.as_ref());
-        sessions.filter_map(|s| Some((s.start.session, s.start.uid?))).collect()
+        let sessions = self.stations.iter().filter_map(|station| {
+            let session = station.session.as_ref()?;
+            Some((session.start.session, session.start.uid?))
+        });
+        let starts = self.stations.iter().filter_map(|station| {
+            let pending = station.pending.as_ref()?;
+            Some((pending.candidate, pending.uid?))
+        });
+        sessions.chain(starts).collect()
     }
 
     fn turn(&mut self, now: Stamp, act: impl FnOnce(&mut Gateway, &mut Turn<'_>)) -> Step {
+        for station in &mut self.stations {
+            station.forget_displaced();
+        }
+        self.turn_of(now, true, act)
+    }
+
+    fn turn_of(
+        &mut self,
+        now: Stamp,
+        saves: bool,
+        act: impl FnOnce(&mut Gateway, &mut Turn<'_>),
+    ) -> Step {
         let mut step = Step::default();
         let policy = SitePolicy { slots: self.wants_slots(), ..self.policy.clone() };
-        let mut turn = Turn { policy: &policy, now, step: &mut step };
+        let mut turn = Turn::new(&policy, now, self.resume_after, &mut step);
         act(self, &mut turn);
         for station in &mut self.stations {
             station.publish_change(&mut turn);
         }
-        if !step.records.is_empty() && !self.unsaved.is_empty() {
+        let (refused, resume_after) = turn.end();
+        self.resume_after = resume_after;
+        for reader in self.readers.iter_mut().filter(|r| refused.contains(&r.plan.id)) {
+            reader.forget_action();
+        }
+        if saves && !step.records.is_empty() && !self.unsaved.is_empty() {
             let mut records = std::mem::take(&mut self.unsaved);
             records.append(&mut step.records);
             step.records = records;
@@ -204,6 +223,7 @@ impl Gateway {
             Event::MeterSilent { station } => {
                 if let Some(station) = self.station_mut(station) {
                     station.on_silence(turn);
+                    station.resume_if_due(turn);
                 }
             }
             Event::AllowlistApplied { allowlist, running } => {
@@ -230,13 +250,16 @@ impl Gateway {
                 station.recover_meter(account);
             }
         }
-        for (order, open) in (0..).zip(&survivors.sessions) {
-            let Some(station) = self.station_mut(&open.start.station) else {
-                end_orphan(open, turn);
+        for open in &survivors.sessions {
+            let meter_stays = |station: &&mut Station| station.plan.meter == open.start.meter;
+            let commissioned =
+                survivors.meters.iter().any(|a| Some(&a.meter) == open.start.meter.as_ref());
+            let Some(station) = self.station_mut(&open.start.station).filter(meter_stays) else {
+                end_orphan(open, commissioned, turn);
                 continue;
             };
             station.recover_session(open, turn);
-            station.plan_after_start = station.recovery_plan(survivors.newest, turn.now, order);
+            station.plan_after_start = station.recovery_plan(survivors.newest, turn.now);
             station.register_before_outage =
                 station.meter.as_ref().and_then(|meter| meter.register_wh());
         }
@@ -260,26 +283,25 @@ impl Gateway {
             reader.close_window(turn);
         }
         for (session, entry) in running {
-            if entry.as_ref().is_none_or(|entry| entry.blocked) {
-                self.revoke(*session, turn);
-            }
+            self.review(*session, entry.as_ref(), turn);
         }
     }
 
-    /// The badge of a running session is blocked or gone: chargers stop, where the config says so;
-    /// nobody's laundry is cut under load.
-    fn revoke(&mut self, id: SessionId, turn: &mut Turn<'_>) {
-        let runs_it = |station: &&mut Station| {
-            station.session.as_ref().is_some_and(|session| session.start.session == id)
-        };
-        let Some(station) = self.stations.iter_mut().find(runs_it) else { return };
-        if station.plan.rules.on_revoked == OnRevoked::Finish {
-            return;
-        }
-        if station.plan.kind == StationKind::Charger {
-            station.begin_end(EndReason::Revoked, turn);
-        } else if let Some(session) = &mut station.session {
-            session.end_when_idle = Some(EndReason::Revoked);
+    /// A new allowlist judges what runs, and what waits for its start register.
+    fn review(&mut self, id: SessionId, entry: Option<&Entry>, turn: &mut Turn<'_>) {
+        for station in &mut self.stations {
+            let starts = station.pending.as_ref().is_some_and(|p| p.candidate == id);
+            let denial = match entry {
+                None => Denial::UnknownBadge,
+                Some(entry) if entry.blocked => Denial::BadgeBlocked,
+                Some(entry) if station.is_user_of(id, &entry.user) => continue,
+                Some(_) => Denial::UnknownBadge,
+            };
+            if starts {
+                station.refuse_pending(denial, turn);
+            } else if station.session.as_ref().is_some_and(|s| s.start.session == id) {
+                station.revoke(turn);
+            }
         }
     }
 
@@ -292,17 +314,25 @@ impl Gateway {
     }
 }
 
-fn starts_one_of(denied: &[StationId], command: &Command) -> bool {
+fn started_station(record: &Record) -> Option<StationId> {
+    let Fact::SessionStarted(start) = &record.fact else { return None };
+    Some(start.station.clone())
+}
+
+/// Whether a command would do, or tell of, a start that is not on record.
+fn starts_one_of(denied: &[StationId], readers: &[ReaderId], command: &Command) -> bool {
     match command {
         Command::CloseSwitch(station)
         | Command::PaceMeter(station, _)
         | Command::SetLamp(station, _)
         | Command::PublishStation(station) => denied.contains(station),
+        Command::ShowFeedback(reader, feedback) => {
+            *feedback == Feedback::Granted && readers.contains(reader)
+        }
         Command::OpenSwitch(_)
         | Command::ReadSwitch(_)
         | Command::ReadMeter(_)
         | Command::WatchButtons(..)
-        | Command::ShowFeedback(..)
         | Command::Notify(_) => false,
     }
 }

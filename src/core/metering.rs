@@ -26,6 +26,9 @@ pub struct Meter {
     power: Option<(i64, Uptime)>,
     suspicion: Option<Suspicion>,
     new_serial: Option<String>,
+    /// The register that was taken for an old meter's, and when it was last believed. If it comes
+    /// back it was the same meter all along: its lifetime must not become energy.
+    replaced: Option<(i64, Stamp)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +83,7 @@ impl Meter {
             power: None,
             suspicion: None,
             new_serial: None,
+            replaced: None,
         }
     }
 
@@ -151,7 +155,7 @@ impl Meter {
             return Verdict::Held;
         }
         self.suspicion = None;
-        if falling {
+        if falling || self.is_back(register, now) {
             return Verdict::Replaced;
         }
         self.believe(register, now);
@@ -162,7 +166,15 @@ impl Meter {
     pub fn replace(&mut self, register_wh: i64, now: Stamp) {
         let serial = self.new_serial.take().or(self.serial.take());
         self.suspicion = None;
+        self.replaced = self.account.map(|old| (old.believed_wh, old.believed_at));
         self.recover(serial, register_wh, now);
+    }
+
+    /// Whether this is the register that was replaced before, and what it can have counted since.
+    fn is_back(&self, register_wh: i64, now: Stamp) -> bool {
+        self.replaced.is_some_and(|(old_wh, at)| {
+            register_wh >= old_wh && self.is_possible(register_wh - old_wh, elapsed(at, now))
+        })
     }
 
     /// The serial number that [`replace`](Meter::replace) will take over.

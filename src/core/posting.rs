@@ -6,10 +6,12 @@
 use std::time::Duration;
 
 use crate::core::event::{Command, Notice, Reading};
+use crate::core::ids::SessionId;
 use crate::core::ledger::{Fact, MeterChange, SwitchPosition, UnattributedCause};
 use crate::core::metering::Verdict;
 use crate::core::session::{Phase, SLOT};
 use crate::core::station::{END_READ_TIMEOUT, RUN_DOWN, Station, Turn};
+use crate::core::time::Uptime;
 
 /// A difference over a longer time than this is not known to have flowed evenly.
 const MEASURED_GAP: Duration = Duration::from_secs(10);
@@ -46,12 +48,22 @@ impl Station {
             Verdict::NoRegister | Verdict::Held => false,
         };
         let register = self.meter.as_ref().and_then(|meter| meter.register_wh());
-        if believed && self.pending.is_some() {
-            return self.complete_start(register, turn);
+        self.watch_load(reading, turn.uptime());
+        if self.pending.is_some() {
+            return self.on_start_register(register.filter(|_| believed), turn);
         }
-        self.watch_load(reading, turn);
+        self.end_if_due(turn);
         self.watch_run_down(register.filter(|_| believed), reading.power_mw, turn);
         self.open_if_unused(turn);
+    }
+
+    /// A reading came while a start waits for its register.
+    fn on_start_register(&mut self, register: Option<i64>, turn: &mut Turn<'_>) {
+        if register.is_some() {
+            self.complete_start(register, turn);
+        } else if let Some(pending) = &mut self.pending {
+            pending.retry_at = Some(turn.uptime() + START_READ_AGAIN);
+        }
     }
 
     /// The meter is silent: nothing ends because of it, nothing is known of the load.
@@ -65,6 +77,7 @@ impl Station {
         if let Some(pending) = &mut self.pending {
             pending.retry_at = Some(turn.uptime() + START_READ_AGAIN);
         }
+        self.open_if_unused(turn);
         self.end_if_due(turn);
     }
 
@@ -79,6 +92,7 @@ impl Station {
             new_serial: meter.serial.clone(),
             new_register_wh: register,
         }));
+        self.spanned.clear();
         if let Some(session) = &mut self.session {
             session.estimated = true;
         }
@@ -95,24 +109,39 @@ impl Station {
         if !self.spanned.is_empty() {
             return self.post_spanning(turn);
         }
-        if self.session.is_none() {
-            let now_wh = self.meter.as_ref().and_then(|meter| meter.register_wh());
-            self.watch_loose(now_wh.unwrap_or(0) - before_wh.or(now_wh).unwrap_or(0), turn);
-            let since = self.meter.as_ref().and_then(|meter| meter.persisted_at());
-            let another_day = since
-                .is_some_and(|since| since.wall.slot_start(DAY) != turn.now.wall.slot_start(DAY));
-            if first || another_day {
-                self.post_unattributed(turn);
-            }
-            return;
+        let now_wh = self.meter.as_ref().and_then(|meter| meter.register_wh());
+        let step_wh = now_wh.unwrap_or(0) - before_wh.or(now_wh).unwrap_or(0);
+        let Some(session) = &mut self.session else {
+            return self.post_loose(step_wh, first, turn);
+        };
+        if !measured {
+            session.on_unseen_energy(step_wh, gap, &self.plan);
         }
         let slot = turn.now.wall.slot_start(SLOT);
-        let slot_over = self.session.as_ref().is_some_and(|session| session.slot != slot);
-        if slot_over || !measured {
+        let slot_over = session.slot != slot;
+        session.slot = if measured { session.slot } else { slot };
+        if turn.policy.slots && (slot_over || !measured) {
             self.close_slot(!measured, turn);
-            if let Some(session) = &mut self.session {
-                session.slot = slot;
-            }
+        }
+        if let Some(session) = &mut self.session {
+            session.slot = slot;
+        }
+    }
+
+    /// Energy without a session: collected, and put on record once a day.
+    fn post_loose(&mut self, step_wh: i64, first: bool, turn: &mut Turn<'_>) {
+        let alarm_wh = turn.policy.unattributed_alarm_wh;
+        if let Some(energy_wh) = self.loose.add(step_wh, alarm_wh, turn.uptime()) {
+            let station = self.plan.id.clone();
+            turn.command(Command::Notify(Notice::Unattributed { station, energy_wh }));
+        }
+        let since = self.meter.as_ref().and_then(|meter| meter.persisted_at());
+        let another_day =
+            since.is_some_and(|since| since.wall.slot_start(DAY) != turn.now.wall.slot_start(DAY));
+        if first {
+            self.record_unattributed(Vec::new(), UnattributedCause::GatewayDown, turn);
+        } else if another_day {
+            self.post_unattributed(turn);
         }
     }
 
@@ -122,34 +151,29 @@ impl Station {
         self.record_unattributed(sessions, UnattributedCause::MeterSilent, turn);
     }
 
-    /// Moves what is outstanding into the open session's account.
+    /// Moves what is outstanding into the open session's account. Without slots this waits for the
+    /// session's end, unless the account must be right before.
     pub(super) fn close_slot(&mut self, estimated: bool, turn: &mut Turn<'_>) {
         let (Some(meter), Some(session)) = (&mut self.meter, &mut self.session) else { return };
-        let Some((from_wh, to_wh)) = meter.outstanding() else { return };
+        let Some((from_wh, to_wh)) = meter.outstanding() else {
+            return meter.settle(turn.now);
+        };
         session.posted_wh += to_wh - from_wh;
         let began = meter.persisted_at().filter(|_| estimated);
         let slot = began.map_or(session.slot, |at| at.wall.slot_start(SLOT));
         meter.settle(turn.now);
         let id = session.start.session;
-        if turn.policy.slots {
-            turn.record(Fact::SessionSlot { session: id, slot, from_wh, to_wh, estimated });
-        }
+        turn.record(Fact::SessionSlot { session: id, slot, from_wh, to_wh, estimated });
     }
 
     /// Records what flowed without a session, where anything did.
     pub(super) fn post_unattributed(&mut self, turn: &mut Turn<'_>) {
-        let sessions = std::mem::take(&mut self.spanned);
-        let cause = if sessions.is_empty() {
-            UnattributedCause::NoSession
-        } else {
-            UnattributedCause::MeterSilent
-        };
-        self.record_unattributed(sessions, cause, turn);
+        self.record_unattributed(Vec::new(), UnattributedCause::NoSession, turn);
     }
 
     fn record_unattributed(
         &mut self,
-        sessions: Vec<crate::core::ids::SessionId>,
+        sessions: Vec<SessionId>,
         cause: UnattributedCause,
         turn: &mut Turn<'_>,
     ) {
@@ -175,20 +199,6 @@ impl Station {
         });
     }
 
-    /// More than the alarm allows without a session: a stuck relay, a bypass, a wrong wiring.
-    fn watch_loose(&mut self, step_wh: i64, turn: &mut Turn<'_>) {
-        if turn.uptime().since(self.loose.since) >= DAY {
-            self.loose = super::station::Loose { since: turn.uptime(), ..Default::default() };
-        }
-        self.loose.energy_wh += step_wh.max(0);
-        let energy_wh = self.loose.energy_wh;
-        if energy_wh > turn.policy.unattributed_alarm_wh && !self.loose.noticed {
-            self.loose.noticed = true;
-            let station = self.plan.id.clone();
-            turn.command(Command::Notify(Notice::Unattributed { station, energy_wh }));
-        }
-    }
-
     fn replace_meter(&mut self, reading: &Reading, turn: &mut Turn<'_>) {
         let Some(register) = reading.energy_wh else { return };
         if self.session.is_some() {
@@ -196,6 +206,7 @@ impl Station {
         } else {
             self.post_unattributed(turn);
         }
+        self.spanned.clear();
         let Some(meter) = &mut self.meter else { return };
         turn.record(Fact::MeterReplaced(MeterChange {
             station: self.plan.id.clone(),
@@ -208,16 +219,15 @@ impl Station {
         meter.replace(register, turn.now);
     }
 
-    fn watch_load(&mut self, reading: &Reading, turn: &mut Turn<'_>) {
+    fn watch_load(&mut self, reading: &Reading, now: Uptime) {
         let Some(session) = &mut self.session else { return };
         if let Some(vehicle) = reading.vehicle {
             session.on_vehicle(vehicle);
         }
         match reading.power_mw {
-            Some(power_mw) => session.on_power(power_mw, &self.plan, turn.now.uptime),
+            Some(power_mw) => session.on_power(power_mw, &self.plan, now),
             None => session.on_silence(),
         }
-        self.end_if_due(turn);
     }
 
     /// Ends the session where a rule says so. Only a running one: an end is intended once.

@@ -59,7 +59,7 @@ pub(super) enum Plan {
     /// The daemon was away, the power was not.
     GoOn,
     /// The power was gone for this long, or nobody knows how long.
-    Resume { outage: Option<Duration>, not_before: Uptime },
+    Resume { outage: Option<Duration>, not_before: Uptime, needs_car: bool },
     /// Gone too long.
     End,
     /// No clock can tell yet; a charger waits until then.
@@ -72,8 +72,6 @@ pub(super) const RESUME_SPACING: Duration = Duration::from_secs(2);
 const CLOCK_PATIENCE: Duration = Duration::from_secs(600);
 /// A shared charger goes on after a longer outage only if the car is known to have stayed.
 const SHARED_CHARGER_OUTAGE: Duration = Duration::from_secs(15 * 60);
-/// A machine that used this much has been seen running.
-const LOAD_SEEN_WH: i64 = 5;
 
 impl Station {
     /// Takes over what the store knows of this station's meter.
@@ -88,10 +86,13 @@ impl Station {
         let mut session =
             Session::recovered(open.start.clone(), open.started, open.posted_wh, turn.now);
         session.estimated = open.start.missing;
-        if open.posted_wh >= LOAD_SEEN_WH {
-            session.assume_load_seen();
-        }
+        let age = session.age(turn.uptime());
+        session.on_unseen_energy(open.posted_wh, Some(age), &self.plan);
         self.session = Some(session);
+        if open.start.missing && open.posted_wh == 0 {
+            // What the meter will show may be older than the session: it goes to nobody.
+            self.span(open.start.session);
+        }
         if let Some(reason) = open.ending {
             let since = turn.uptime();
             if let Some(session) = &mut self.session {
@@ -102,47 +103,70 @@ impl Station {
     }
 
     /// How the recovered session goes on, by what the clocks can tell.
-    pub(super) fn recovery_plan(&self, newest: Option<Stamp>, now: Stamp, order: u32) -> Plan {
-        let Some(newest) = newest else { return Plan::GoOn };
-        if newest.boot == now.boot {
+    pub(super) fn recovery_plan(&self, newest: Option<Stamp>, now: Stamp) -> Plan {
+        let Some(newest) = newest.filter(|newest| newest.boot != now.boot) else {
             return Plan::GoOn;
-        }
+        };
         let charger = self.plan.kind == StationKind::Charger;
-        let not_before = now.uptime + RESUME_SPACING * order;
-        let within = self.plan.rules.resume_within;
         match elapsed(newest, now) {
-            Some(outage) if outage > within => Plan::End,
-            Some(outage) if charger && !self.plan.private && outage > SHARED_CHARGER_OUTAGE => {
-                Plan::End
-            }
-            Some(outage) => Plan::Resume { outage: Some(outage), not_before },
+            Some(outage) => self.plan_after(outage, now.uptime),
+            None if self.plan.rules.resume_within.is_zero() => Plan::End,
             None if charger => {
                 Plan::WaitForClock { until: now.uptime + CLOCK_PATIENCE, since: newest }
             }
-            None if within.is_zero() => Plan::End,
-            None => Plan::Resume { outage: None, not_before },
+            None => Plan::Resume { outage: None, not_before: now.uptime, needs_car: false },
         }
     }
 
-    /// The switch of a recovered session has been seen.
+    /// How the session goes on after an outage of known length.
+    fn plan_after(&self, outage: Duration, now: Uptime) -> Plan {
+        let shared_charger = self.plan.kind == StationKind::Charger && !self.plan.private;
+        let needs_car = shared_charger && outage > SHARED_CHARGER_OUTAGE;
+        let lost = needs_car && !self.plan.has_vehicle_state;
+        if lost || outage > self.plan.rules.resume_within {
+            return Plan::End;
+        }
+        Plan::Resume { outage: Some(outage), not_before: now, needs_car }
+    }
+
+    /// The switch of a recovered session has been asked for: where nobody knows, once more.
     pub(super) fn on_switch_after_start(
         &mut self,
         position: Option<SwitchPosition>,
         turn: &mut Turn<'_>,
     ) {
-        if self.plan_after_start != Plan::GoOn {
-            return;
+        if position.is_none() && self.plan_after_start == Plan::GoOn {
+            self.switch.retry_at = Some(turn.uptime() + ASK_AGAIN);
         }
+    }
+
+    /// The daemon was away, the power was not: the session goes on once its switch has been seen.
+    fn go_on(&mut self, turn: &mut Turn<'_>) {
+        let register = self.meter.as_ref().and_then(|meter| meter.register_wh());
+        let unread = self.awaits_reading(turn.uptime());
         let Some(session) = &mut self.session else { return };
-        match position {
-            None => {
-                self.switch.retry_at = Some(turn.uptime() + ASK_AGAIN);
-                return;
+        match self.switch.reported {
+            None => return,
+            Some(SwitchPosition::Closed) => {
+                session.confirmed = true;
+                session.phase = Phase::Running;
             }
-            Some(SwitchPosition::Closed) => session.phase = Phase::Running,
+            // The reading tells whether the switch has ever been closed for this session.
+            Some(SwitchPosition::Open) if unread => return,
             Some(SwitchPosition::Open) => {
                 let retry_at = turn.uptime() + CLOSE_SILENCE;
                 session.phase = Phase::Closing { attempts: 1, retry_at };
+                if session.has_drawn() {
+                    session.confirmed = true;
+                    session.reclosed += 1;
+                    turn.record(Fact::Interruption {
+                        session: session.start.session,
+                        cause: InterruptionCause::SwitchOpened,
+                        register_wh_before: self.register_before_outage,
+                        register_wh_after: register,
+                        outage_s: None,
+                    });
+                }
                 turn.command(Command::CloseSwitch(self.plan.id.clone()));
             }
         }
@@ -151,33 +175,54 @@ impl Station {
         turn.command(Command::SetLamp(self.plan.id.clone(), true));
     }
 
+    /// Whether it is worth waiting for the first reading since the start.
+    fn awaits_reading(&self, now: Uptime) -> bool {
+        let patience = self.session.as_ref().map(|s| s.watched_since + METER_PATIENCE);
+        self.meter.is_some() && self.unread_since_start && patience.is_some_and(|until| now < until)
+    }
+
     /// Time has come to resume, or to give up, after an outage.
     pub(super) fn resume_if_due(&mut self, turn: &mut Turn<'_>) {
-        let recovering = self.session.as_ref().is_some_and(|s| s.phase == Phase::Recovering);
-        if !recovering {
+        if !self.session.as_ref().is_some_and(|s| s.phase == Phase::Recovering) {
             return;
         }
-        let meter_seen = self.meter.is_none() || !self.unread_since_start;
         match self.plan_after_start {
-            Plan::GoOn => {}
+            Plan::GoOn => self.go_on(turn),
             Plan::End => self.begin_end(EndReason::PowerLoss, turn),
             Plan::WaitForClock { until, since } => {
-                if turn.now.synced {
-                    let now = turn.now;
-                    let since = Stamp { synced: true, ..since };
-                    self.plan_after_start = self.recovery_plan(Some(since), now, 0);
+                let outage = elapsed(since, turn.now);
+                if let Some(outage) = outage {
+                    self.plan_after_start = self.plan_after(outage, turn.uptime());
                     self.resume_if_due(turn);
-                } else if turn.uptime() >= until {
+                } else if turn.now.synced || turn.uptime() >= until {
+                    // The clock is right and still cannot tell: the old stamp was not.
                     self.begin_end(EndReason::PowerLoss, turn);
                 }
             }
-            Plan::Resume { outage, not_before } => {
+            Plan::Resume { outage, not_before, needs_car } => {
                 let patient = turn.uptime() < not_before + METER_PATIENCE;
-                if turn.uptime() >= not_before && (meter_seen || !patient) {
-                    self.resume(outage, turn);
+                let unread = self.meter.is_some() && self.unread_since_start;
+                if turn.uptime() < not_before || (unread && patient) {
+                    return;
                 }
+                let car_stayed = self.session.as_ref().is_some_and(|s| s.has_car());
+                if needs_car && !car_stayed {
+                    return self.begin_end(EndReason::PowerLoss, turn);
+                }
+                self.resume_in_turn(outage, needs_car, turn);
             }
         }
+    }
+
+    /// Closes the switch again, or waits until the machine before has taken its inrush.
+    fn resume_in_turn(&mut self, outage: Option<Duration>, needs_car: bool, turn: &mut Turn<'_>) {
+        if turn.uptime() < turn.resume_after {
+            let not_before = turn.resume_after;
+            self.plan_after_start = Plan::Resume { outage, not_before, needs_car };
+            return;
+        }
+        turn.resume_after = turn.uptime() + RESUME_SPACING;
+        self.resume(outage, turn);
     }
 
     fn resume(&mut self, outage: Option<Duration>, turn: &mut Turn<'_>) {
@@ -200,15 +245,17 @@ impl Station {
 
     /// When [`resume_if_due`](Station::resume_if_due) has something to decide.
     pub(super) fn resume_at(&self) -> Option<Uptime> {
-        self.session.as_ref().filter(|session| session.phase == Phase::Recovering)?;
+        let session = self.session.as_ref().filter(|s| s.phase == Phase::Recovering)?;
+        let unread = self.meter.is_some() && self.unread_since_start;
         match self.plan_after_start {
-            Plan::GoOn => None,
+            Plan::GoOn => {
+                let seen = self.switch.reported.is_some();
+                (seen && unread).then(|| session.watched_since + METER_PATIENCE)
+            }
             Plan::End => Some(Uptime(0)),
             Plan::WaitForClock { until, .. } => Some(until),
-            Plan::Resume { not_before, .. } if self.meter.is_none() || !self.unread_since_start => {
-                Some(not_before)
-            }
-            Plan::Resume { not_before, .. } => Some(not_before + METER_PATIENCE),
+            Plan::Resume { not_before, .. } if unread => Some(not_before + METER_PATIENCE),
+            Plan::Resume { not_before, .. } => Some(not_before),
         }
     }
 }
@@ -217,14 +264,15 @@ impl Station {
 /// for a meter than a resident for the wash.
 const METER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A session of a station that the config no longer has ends at its last register, with an alarm.
-pub(super) fn end_orphan(open: &OpenSession, turn: &mut Turn<'_>) {
+/// A session whose station, or whose meter, the config no longer has ends at its last register,
+/// with an alarm.
+pub(super) fn end_orphan(open: &OpenSession, commissioned: bool, turn: &mut Turn<'_>) {
     let age = elapsed(open.started, turn.now).unwrap_or_default();
-    let metered = open.start.meter.is_some();
+    let metered = open.start.meter.is_some() && commissioned;
     let station = open.start.station.clone();
     turn.record(Fact::SessionEnded(SessionEnd {
         start: open.start.clone(),
-        reason: EndReason::Technician,
+        reason: open.ending.unwrap_or(EndReason::Technician),
         end_register_wh: None,
         energy_wh: metered.then_some(open.posted_wh),
         duration_s: age.as_secs(),

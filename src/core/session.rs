@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::core::badge::Uid;
 use crate::core::event::Vehicle;
+use crate::core::ids::UserId;
 use crate::core::ledger::{EndReason, SessionStart};
 use crate::core::metering::elapsed;
 use crate::core::site::{Station, StationKind};
@@ -17,7 +19,8 @@ pub struct Session {
     pub started: Stamp,
     /// How old it was at `watched_since`: earlier boots count too.
     age_before: Duration,
-    watched_since: Uptime,
+    /// Since when this run of the daemon knows it.
+    pub watched_since: Uptime,
     /// Where it stands.
     pub phase: Phase,
     /// Posted to it in the ledger so far.
@@ -29,6 +32,8 @@ pub struct Session {
     load: Load,
     /// Times that a switch was found open and closed again.
     pub reclosed: u32,
+    /// Its switch was seen closed: from then on a switch that fails does not end it.
+    pub confirmed: bool,
     /// A limit or revocation waits for the next idle moment.
     pub end_when_idle: Option<EndReason>,
 }
@@ -83,6 +88,8 @@ struct Load {
 const IDLE_BREAK: Duration = Duration::from_secs(10);
 /// Below this a machine draws nothing; a delayed start draws 2 to 20 W.
 const NO_LOAD_MW: i64 = 1_000;
+/// A machine that used this much has been seen running, unless it took very long.
+const LOAD_SEEN_WH: i64 = 5;
 /// Once a limit waits, a steady draw below this counts as idle: electronics of 15 to 25 W exist.
 const TIRED_ELECTRONICS_MW: i64 = 50_000;
 /// How long a limit on a machine without `idle_after` waits for proof that it is idle.
@@ -111,6 +118,7 @@ impl Session {
                 car_left: false,
             },
             reclosed: 0,
+            confirmed: false,
             end_when_idle: None,
         }
     }
@@ -127,6 +135,11 @@ impl Session {
         self.age_before + now.since(self.watched_since)
     }
 
+    /// Whether the tapping badge or user owns it.
+    pub fn is_owned_by(&self, uid: Uid, user: Option<&UserId>) -> bool {
+        self.start.uid == Some(uid) || (user.is_some() && self.start.user.as_ref() == user)
+    }
+
     /// The state that a portal shows while this session is open.
     pub fn is_idle(&self) -> bool {
         self.load.seen && self.load.idle_since.is_some()
@@ -137,9 +150,19 @@ impl Session {
         self.load.seen
     }
 
-    /// After a restart: what the register shows it has used tells that load was seen.
-    pub fn assume_load_seen(&mut self) {
-        self.load.seen = true;
+    /// While nobody looked the register rose by this much: enough for a load, or only a standby.
+    pub fn on_unseen_energy(&mut self, step_wh: i64, span: Option<Duration>, station: &Station) {
+        const MS_PER_HOUR: i128 = 3_600_000;
+        let span_ms = span.and_then(|span| i128::try_from(span.as_millis()).ok()).unwrap_or(0);
+        let idle_energy = i128::from(station.rules.idle_power_w) * span_ms;
+        if step_wh >= LOAD_SEEN_WH && i128::from(step_wh) * MS_PER_HOUR >= idle_energy {
+            self.load.seen = true;
+        }
+    }
+
+    /// A car is plugged in.
+    pub fn has_car(&self) -> bool {
+        self.load.car_seen && !self.load.car_left
     }
 
     /// The car was unplugged.
@@ -196,14 +219,19 @@ impl Session {
         }
     }
 
-    /// Whether the station is idle right now, not even in a burst.
-    fn is_still(&self) -> bool {
-        self.load.idle_since.is_some() && self.load.burst_since.is_none()
+    /// Whether the station is idle right now, not even in a burst, and surely so.
+    fn is_still(&self, now: Uptime) -> bool {
+        self.is_watched(now) && self.load.idle_since.is_some() && self.load.burst_since.is_none()
+    }
+
+    /// Whether the last reading still tells how things stand.
+    fn is_watched(&self, now: Uptime) -> bool {
+        self.load.last.is_some_and(|last| now.since(last) <= IDLE_BREAK)
     }
 
     /// Idle without a break for `span`, and still so.
     pub fn idle_for(&self, span: Duration, now: Uptime) -> bool {
-        self.is_still() && self.load.idle_since.is_some_and(|since| now.since(since) >= span)
+        self.is_still(now) && self.load.idle_since.is_some_and(|since| now.since(since) >= span)
     }
 
     /// Whether another permitted user may take over now.
@@ -234,13 +262,13 @@ impl Session {
         if self.load.seen && finished && age >= rules.min_duration {
             return Some(EndReason::Finished);
         }
-        let untouched = !self.load.seen && !self.load.car_seen && self.load.last.is_some();
+        let untouched = !self.load.seen && !self.load.car_seen && self.is_still(now);
         let waited = rules.start_timeout.is_some_and(|t| now.since(self.load.quiet_since) >= t);
         (untouched && waited).then_some(EndReason::NotUsed)
     }
 
-    /// Limits and revocations: at once on chargers and where nobody can know the load, else at the
-    /// next idle moment.
+    /// Limits and revocations: at once on chargers, a limit also where nobody can know the load,
+    /// else at the next idle moment.
     fn waiting_end(&self, station: &Station, energy_wh: i64, now: Uptime) -> Option<EndReason> {
         let rules = &station.rules;
         let age = self.age(now);
@@ -248,10 +276,12 @@ impl Session {
         let too_much = rules.max_energy_wh.is_some_and(|most| energy_wh >= most);
         let limit = (too_long || too_much).then_some(EndReason::Limit);
         let reason = self.end_when_idle.or(limit)?;
-        let at_once = station.kind == StationKind::Charger || station.meter.is_none();
+        let blind = station.meter.is_none() && limit.is_some();
+        let at_once = station.kind == StationKind::Charger || blind;
         let proof = rules.idle_after.unwrap_or(DEFAULT_IDLE_PROOF);
-        let nearly = self.load.nearly_idle_since.is_some_and(|since| now.since(since) >= proof);
-        (at_once || nearly || (!self.load.seen && self.is_still())).then_some(reason)
+        let nearly = self.is_watched(now)
+            && self.load.nearly_idle_since.is_some_and(|since| now.since(since) >= proof);
+        (at_once || nearly || (!self.load.seen && self.is_still(now))).then_some(reason)
     }
 
     /// The next moment at which time alone may end the session.

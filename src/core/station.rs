@@ -13,22 +13,49 @@ use crate::core::badge::Uid;
 use crate::core::event::{Command, Feedback, Notice, Pace, Step};
 use crate::core::ids::{BadgeId, ReaderId, SessionId, UserId};
 use crate::core::ledger::{
-    Authority, EndReason, Fact, Quality, Record, SessionEnd, SessionStart, SwitchPosition,
+    Authority, EndReason, Fact, Quality, Record, SessionEnd, SwitchPosition,
 };
+use crate::core::loose::Loose;
 use crate::core::metering::Meter;
 use crate::core::recovery::Plan;
 use crate::core::session::{Phase, Session};
-use crate::core::site::{self, SitePolicy};
+use crate::core::site::{self, OnRevoked, SitePolicy, StationKind};
+use crate::core::starting::Displaced;
 use crate::core::time::{Stamp, Uptime, Wall};
+use crate::core::timers::ASK_AGAIN;
 
 /// What one event or timeout does: the step under construction.
 pub(super) struct Turn<'a> {
     pub(super) policy: &'a SitePolicy,
     pub(super) now: Stamp,
     pub(super) step: &'a mut Step,
+    /// After a power cut no switch closes before this.
+    pub(super) resume_after: Uptime,
+    /// Readers on which a start that had seemed granted was refused after all.
+    refused: Vec<ReaderId>,
 }
 
-impl Turn<'_> {
+impl<'a> Turn<'a> {
+    pub(super) fn new(
+        policy: &'a SitePolicy,
+        now: Stamp,
+        resume_after: Uptime,
+        step: &'a mut Step,
+    ) -> Turn<'a> {
+        Turn { policy, now, step, resume_after, refused: Vec::new() }
+    }
+
+    /// What the gateway keeps of a turn, beside its step.
+    pub(super) fn end(self) -> (Vec<ReaderId>, Uptime) {
+        (self.refused, self.resume_after)
+    }
+
+    /// Tells the person at the reader that the granted start failed: the next tap counts at once.
+    pub(super) fn take_back_grant(&mut self, reader: &ReaderId, reason: Denial) {
+        self.command(Command::ShowFeedback(reader.clone(), Feedback::Denied(reason)));
+        self.refused.push(reader.clone());
+    }
+
     pub(super) fn record(&mut self, fact: Fact) {
         self.step.records.push(Record { at: self.now, fact });
     }
@@ -49,12 +76,14 @@ pub(super) struct Station {
     pub(super) meter: Option<Meter>,
     pub(super) session: Option<Session>,
     pub(super) pending: Option<PendingStart>,
+    /// The session that this turn's hand-over ended: it goes on if the hand-over cannot be saved.
+    pub(super) displaced: Option<Displaced>,
     pub(super) switch: Switch,
     pub(super) fault: Option<Fault>,
     pub(super) out_of_service: Option<Option<String>>,
     /// Energy without a session in the alarm's window.
     pub(super) loose: Loose,
-    /// Sessions whose boundary lies in what the meter has not told yet.
+    /// Sessions whose boundary lies in what the meter has not told yet; boundedly many.
     pub(super) spanned: Vec<SessionId>,
     /// No reading yet since the daemon started.
     pub(super) unread_since_start: bool,
@@ -84,19 +113,13 @@ pub(super) struct PendingStart {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Switch {
     pub(super) reported: Option<SwitchPosition>,
+    /// Since when it has been reported so.
+    pub(super) reported_since: Uptime,
     pub(super) agrees_since: Option<Uptime>,
     /// It was told to open and must, load or not.
     pub(super) must_open: bool,
     pub(super) retry_at: Option<Uptime>,
     /// A load without a session was noticed.
-    pub(super) noticed: bool,
-}
-
-/// Unattributed energy of the last 24 hours, for the alarm.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Loose {
-    pub(super) energy_wh: i64,
-    pub(super) since: Uptime,
     pub(super) noticed: bool,
 }
 
@@ -107,6 +130,12 @@ pub enum Fault {
     SwitchFailed,
     /// The switch does not open.
     SwitchStuck,
+}
+
+impl PendingStart {
+    fn is_owned_by(&self, uid: Uid, user: Option<&UserId>) -> bool {
+        self.uid == Some(uid) || (user.is_some() && self.user.as_ref() == user)
+    }
 }
 
 impl Fault {
@@ -167,6 +196,7 @@ impl Station {
             plan,
             session: None,
             pending: None,
+            displaced: None,
             switch: Switch::default(),
             fault: None,
             out_of_service: None,
@@ -195,90 +225,34 @@ impl Station {
         }
     }
 
-    /// Whose session is there, or about to be.
-    pub(super) fn user(&self) -> Option<&UserId> {
+    /// How many of this user's sessions are there, or about to be.
+    pub(super) fn sessions_of(&self, user: &UserId) -> u32 {
+        let running = self.session.as_ref().and_then(|session| session.start.user.as_ref());
         let pending = self.pending.as_ref().and_then(|pending| pending.user.as_ref());
-        pending.or(self.session.as_ref().and_then(|session| session.start.user.as_ref()))
+        u32::from(running == Some(user)) + u32::from(pending == Some(user))
     }
 
-    /// Whether the tapping badge or user owns what runs here.
+    /// Whether the session or pending start `id` is this user's.
+    pub(super) fn is_user_of(&self, id: SessionId, user: &UserId) -> bool {
+        let running = self.session.as_ref().filter(|session| session.start.session == id);
+        let pending = self.pending.as_ref().filter(|pending| pending.candidate == id);
+        running.is_some_and(|session| session.start.user.as_ref() == Some(user))
+            || pending.is_some_and(|pending| pending.user.as_ref() == Some(user))
+    }
+
+    /// Whether the tapping badge or user owns what runs here, or is about to.
     pub(super) fn is_owned_by(&self, uid: Uid, user: Option<&UserId>) -> bool {
-        let owns = |owner: Option<&UserId>, badge: Option<Uid>| {
-            badge == Some(uid) || (owner.is_some() && owner == user)
-        };
-        self.session.as_ref().is_some_and(|s| owns(s.start.user.as_ref(), s.start.uid))
-            || self.pending.as_ref().is_some_and(|p| owns(p.user.as_ref(), p.uid))
+        self.session.as_ref().is_some_and(|session| session.is_owned_by(uid, user))
+            || self.pending.as_ref().is_some_and(|pending| pending.is_owned_by(uid, user))
     }
 
-    /// A grant: the start register first.
-    pub(super) fn begin_start(&mut self, pending: PendingStart, turn: &mut Turn<'_>) {
-        self.pending = Some(pending);
-        if self.meter.is_some() {
-            turn.command(Command::ReadMeter(self.plan.id.clone()));
-        } else {
-            self.complete_start(None, turn);
+    /// How often the meter is to be read as things stand.
+    pub(super) fn pace(&self) -> Pace {
+        match self.session.as_ref().map(|session| session.phase) {
+            None => Pace::Idle,
+            Some(Phase::Ending { .. }) => Pace::Ending,
+            Some(Phase::Recovering | Phase::Closing { .. } | Phase::Running) => Pace::Running,
         }
-    }
-
-    /// The start register is known, or waited for in vain: record, then act.
-    pub(super) fn complete_start(&mut self, register_wh: Option<i64>, turn: &mut Turn<'_>) {
-        let Some(pending) = self.pending.take() else { return };
-        let missing = self.meter.is_some() && register_wh.is_none();
-        if missing && self.plan.rules.require_meter {
-            return self.refuse(&pending, turn);
-        }
-        let handover = self.session.is_some();
-        if handover {
-            self.finish(EndReason::Handover, register_wh, turn);
-        }
-        if register_wh.is_some() {
-            self.post_unattributed(turn);
-        }
-        let was_open = self.switch.reported == Some(SwitchPosition::Open);
-        if missing && !was_open {
-            self.spanned.push(pending.candidate);
-        }
-        let start = SessionStart {
-            session: pending.candidate,
-            station: self.plan.id.clone(),
-            station_kind: self.plan.kind,
-            user: pending.user,
-            badge: pending.badge,
-            authorised_by: pending.authorised_by,
-            allowlist_version: pending.allowlist_version,
-            meter: self.plan.meter.clone(),
-            register_wh,
-            missing,
-            uid: pending.uid,
-        };
-        turn.record(Fact::SessionStarted(start.clone()));
-        let phase = Phase::Closing { attempts: 1, retry_at: turn.uptime() + CLOSE_SILENCE };
-        let mut session = Session::new(start, turn.now, phase);
-        session.estimated = missing;
-        self.session = Some(session);
-        self.switch.must_open = false;
-        self.switch.retry_at = None;
-        self.switch.noticed = false;
-        turn.command(Command::CloseSwitch(self.plan.id.clone()));
-        turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Running));
-        if let Some(reader) = pending.reader {
-            turn.command(Command::ShowFeedback(reader, Feedback::Granted));
-        }
-        turn.command(Command::SetLamp(self.plan.id.clone(), true));
-    }
-
-    fn refuse(&mut self, pending: &PendingStart, turn: &mut Turn<'_>) {
-        let Some(reader) = pending.reader.clone() else { return };
-        let reason = Denial::OutOfService;
-        turn.command(Command::ShowFeedback(reader.clone(), Feedback::Denied(reason)));
-        turn.command(Command::Notify(Notice::Denied {
-            reader,
-            station: Some(self.plan.id.clone()),
-            reason,
-            technology: None,
-            badge: pending.badge.clone(),
-            uid: None,
-        }));
     }
 
     /// Records the intention to end, then takes the power away.
@@ -290,6 +264,19 @@ impl Station {
         session.phase = Phase::Ending { reason, since: turn.uptime(), opened: false };
         turn.record(Fact::SessionEnding { session: session.start.session, reason });
         self.take_power(turn);
+    }
+
+    /// The badge is blocked or gone: chargers stop, where the config says so; nobody's laundry is
+    /// cut under load.
+    pub(super) fn revoke(&mut self, turn: &mut Turn<'_>) {
+        if self.plan.rules.on_revoked == OnRevoked::Finish {
+            return;
+        }
+        if self.plan.kind == StationKind::Charger {
+            self.begin_end(EndReason::Revoked, turn);
+        } else if let Some(session) = &mut self.session {
+            session.end_when_idle = Some(EndReason::Revoked);
+        }
     }
 
     /// Opens the switch and watches the power go.
@@ -304,18 +291,18 @@ impl Station {
 
     /// The end of an intended end: a register read after the power went, or none.
     pub(super) fn complete_end(&mut self, register_wh: Option<i64>, turn: &mut Turn<'_>) {
-        let Some(Phase::Ending { reason, .. }) = self.session.as_ref().map(|s| s.phase) else {
+        let Some(Phase::Ending { reason, opened, .. }) = self.session.as_ref().map(|s| s.phase)
+        else {
             return;
         };
         self.finish(reason, register_wh, turn);
         turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Idle));
         turn.command(Command::SetLamp(self.plan.id.clone(), false));
-        if self.switch.reported == Some(SwitchPosition::Open) {
-            self.switch.must_open = false;
-            self.switch.retry_at = None;
-        } else {
-            self.declare_fault(Fault::SwitchStuck, turn);
+        if !opened {
+            return self.declare_fault(Fault::SwitchStuck, turn);
         }
+        self.switch.must_open = false;
+        self.switch.retry_at = self.fault.map(|_| turn.uptime() + ASK_AGAIN);
     }
 
     /// Closes the session's account and records its end.
@@ -325,11 +312,20 @@ impl Station {
         end_register_wh: Option<i64>,
         turn: &mut Turn<'_>,
     ) {
-        self.close_slot(false, turn);
+        if turn.policy.slots || end_register_wh.is_none() {
+            self.close_slot(false, turn);
+        }
+        self.plan_after_start = Plan::GoOn;
         let Some(session) = self.session.take() else { return };
-        let metered = self.meter.is_some();
+        let outstanding = self.meter.as_ref().and_then(|meter| meter.outstanding());
+        let energy_wh = session.posted_wh + outstanding.map_or(0, |(from, to)| to - from);
+        // A meter that has never been read measured nothing.
+        let metered = self.meter.as_ref().is_some_and(|meter| meter.register_wh().is_some());
+        if let Some(meter) = &mut self.meter {
+            meter.settle(turn.now);
+        }
         if metered && end_register_wh.is_none() {
-            self.spanned.push(session.start.session);
+            self.span(session.start.session);
         }
         let quality = match (metered, session.estimated || end_register_wh.is_none()) {
             (false, _) => Quality::Unmetered,
@@ -339,7 +335,7 @@ impl Station {
         turn.record(Fact::SessionEnded(SessionEnd {
             reason,
             end_register_wh,
-            energy_wh: metered.then_some(session.posted_wh),
+            energy_wh: metered.then_some(energy_wh),
             duration_s: session.age(turn.uptime()).as_secs(),
             quality,
             start: session.start,

@@ -1,16 +1,22 @@
 //! What follows from how a station's switch stands.
 
 use crate::core::access::Denial;
-use crate::core::event::{Command, Feedback, Notice, SwitchReport};
+use crate::core::event::{Command, Notice, SwitchReport};
 use crate::core::ledger::{EndReason, Fact, InterruptionCause, SwitchPosition};
+use crate::core::recovery::Plan;
 use crate::core::session::Phase;
 use crate::core::station::{
     CLOSE_ATTEMPTS, CLOSE_RETRY, CLOSE_SILENCE, Fault, OPEN_RETRY, Station, Turn,
 };
 use crate::core::time::Uptime;
+use crate::core::timers::ASK_AGAIN;
 
 /// A fault clears once switch and feedback have agreed with what was commanded for this long.
 const FAULT_CLEARS_AFTER: std::time::Duration = std::time::Duration::from_secs(30);
+/// While a session ends, a switch that does not open is told again this soon.
+const OPEN_RETRY_SOON: std::time::Duration = std::time::Duration::from_secs(1);
+/// Whether a switch without a session powers something is told when its meter stays silent so long.
+const FIRST_READING: std::time::Duration = std::time::Duration::from_secs(120);
 /// A switch that reads open during a session is closed again this often.
 const RECLOSE_ATTEMPTS: u32 = 3;
 
@@ -18,13 +24,14 @@ impl Station {
     /// The switch was written or read.
     pub(super) fn on_switch(&mut self, report: &SwitchReport, turn: &mut Turn<'_>) {
         let position = effective(report);
-        if position.is_some() {
-            self.switch.reported = position;
+        self.note_position(position, turn);
+        if !self.switch.must_open {
+            self.switch.retry_at = None;
         }
         match self.session.as_ref().map(|session| session.phase) {
             Some(Phase::Recovering) => self.on_switch_after_start(position, turn),
-            Some(Phase::Closing { attempts, .. }) => {
-                self.on_switch_closing(position, attempts, turn);
+            Some(Phase::Closing { attempts, retry_at }) => {
+                self.on_switch_closing(position, attempts, retry_at, turn);
             }
             Some(Phase::Running) if position == Some(SwitchPosition::Open) => self.reclose(turn),
             Some(Phase::Running) => {}
@@ -32,6 +39,9 @@ impl Station {
                 let opened = position == Some(SwitchPosition::Open);
                 if let Some(session) = self.session.as_mut().filter(|_| opened) {
                     session.phase = Phase::Ending { reason, since, opened };
+                } else {
+                    let soon = turn.uptime() + OPEN_RETRY_SOON;
+                    self.switch.retry_at = self.switch.retry_at.map(|at| at.min(soon));
                 }
                 if opened && self.meter.is_none() {
                     self.complete_end(None, turn);
@@ -42,19 +52,38 @@ impl Station {
         self.clear_fault(turn);
     }
 
+    fn note_position(&mut self, position: Option<SwitchPosition>, turn: &mut Turn<'_>) {
+        let Some(position) = position else { return };
+        let changed = self.switch.reported.is_some_and(|before| before != position);
+        if changed && self.session.is_none() {
+            self.post_unattributed(turn);
+        }
+        if self.switch.reported != Some(position) {
+            self.switch.reported_since = turn.uptime();
+        }
+        self.switch.reported = Some(position);
+    }
+
     fn on_switch_closing(
         &mut self,
         position: Option<SwitchPosition>,
         attempts: u32,
+        retry_at: Uptime,
         turn: &mut Turn<'_>,
     ) {
         let Some(session) = &mut self.session else { return };
-        session.phase = match position {
-            Some(SwitchPosition::Closed) => Phase::Running,
-            Some(SwitchPosition::Open) | None => {
-                Phase::Closing { attempts, retry_at: turn.uptime() + CLOSE_RETRY }
+        match position {
+            Some(SwitchPosition::Closed) => {
+                session.phase = Phase::Running;
+                session.confirmed = true;
+                self.plan_after_start = Plan::GoOn;
             }
-        };
+            // Not later than what is due already: a fast poll must not put the retry off.
+            Some(SwitchPosition::Open) | None => {
+                let retry_at = retry_at.min(turn.uptime() + CLOSE_RETRY);
+                session.phase = Phase::Closing { attempts, retry_at };
+            }
+        }
     }
 
     /// The switch was not confirmed in time: once more, or give up.
@@ -66,23 +95,31 @@ impl Station {
             turn.command(Command::CloseSwitch(self.plan.id.clone()));
             return;
         }
-        self.begin_end(EndReason::SwitchFailed, turn);
+        if session.confirmed {
+            // A fault does not end what was running: laundry may lie behind a locked door.
+            session.phase = Phase::Running;
+            return self.declare_fault(Fault::SwitchFailed, turn);
+        }
+        let reason = match self.plan_after_start {
+            Plan::Resume { .. } => EndReason::PowerLoss,
+            Plan::GoOn | Plan::End | Plan::WaitForClock { .. } => EndReason::SwitchFailed,
+        };
+        self.begin_end(reason, turn);
         self.declare_fault(Fault::SwitchFailed, turn);
-        let refusal = Feedback::Denied(Denial::OutOfService);
-        turn.command(Command::ShowFeedback(self.plan.reader.clone(), refusal));
+        turn.take_back_grant(&self.plan.reader.clone(), Denial::OutOfService);
     }
 
     /// A relay board that reset: the session goes on, on record.
     fn reclose(&mut self, turn: &mut Turn<'_>) {
         let register = self.meter.as_ref().and_then(|meter| meter.register_wh());
         let Some(session) = &mut self.session else { return };
-        if session.car_left() || session.reclosed > RECLOSE_ATTEMPTS {
+        if session.car_left() {
             return;
         }
-        session.reclosed += 1;
-        if session.reclosed > RECLOSE_ATTEMPTS {
+        if session.reclosed >= RECLOSE_ATTEMPTS {
             return self.declare_fault(Fault::SwitchFailed, turn);
         }
+        session.reclosed += 1;
         session.phase = Phase::Closing { attempts: 1, retry_at: turn.uptime() + CLOSE_SILENCE };
         turn.record(Fact::Interruption {
             session: session.start.session,
@@ -116,12 +153,15 @@ impl Station {
             return;
         }
         let idle_mw = i64::from(self.plan.rules.idle_power_w) * 1_000;
+        // A reading from before it closed tells nothing of what it powers.
         let power = self.meter.as_ref().and_then(|meter| meter.power());
+        let power = power.filter(|(_, at)| *at >= self.switch.reported_since);
         match power {
             Some((power_mw, _)) if power_mw < idle_mw => self.open_again(turn),
             Some(_) | None => {
-                let awaiting_first_reading = self.meter.is_some() && self.unread_since_start;
-                if !self.switch.noticed && !awaiting_first_reading {
+                let loaded = power.is_some() || self.meter.is_none();
+                let settled = turn.uptime().since(self.switch.reported_since) >= FIRST_READING;
+                if !self.switch.noticed && (loaded || settled) {
                     self.switch.noticed = true;
                     let station = self.plan.id.clone();
                     turn.command(Command::Notify(Notice::SwitchWithoutSession { station }));
@@ -146,11 +186,16 @@ impl Station {
         };
         if self.switch.reported != Some(commanded) {
             self.switch.agrees_since = None;
+            if self.fault.is_some() {
+                self.switch.retry_at.get_or_insert(turn.uptime() + ASK_AGAIN);
+            }
             return;
         }
         let since: Uptime = *self.switch.agrees_since.get_or_insert(turn.uptime());
         if turn.uptime().since(since) >= FAULT_CLEARS_AFTER {
             self.fault = None;
+        } else if self.fault.is_some() {
+            self.switch.retry_at.get_or_insert(turn.uptime() + ASK_AGAIN);
         }
     }
 }

@@ -19,7 +19,8 @@ use crate::core::time::Uptime;
 pub(super) struct Reader {
     pub(super) plan: site::Reader,
     present: Option<Uid>,
-    removed: Option<(Uid, Uptime)>,
+    /// Cards that left lately, newest last; at most [`REMOVED_MAX`].
+    removed: Vec<(Uid, Uptime)>,
     acted: Option<(Uid, Uptime, Feedback)>,
     window: Option<Window>,
 }
@@ -44,10 +45,12 @@ enum Decision {
 
 /// The same badge within this time of its own tap changes nothing and repeats the feedback.
 const REPEAT: Duration = Duration::from_secs(5);
+/// So many cards can flap on a reader in turn, such as two in one wallet; the oldest is forgotten.
+const REMOVED_MAX: usize = 4;
 
 impl Reader {
     pub(super) fn new(plan: site::Reader) -> Reader {
-        Reader { plan, present: None, removed: None, acted: None, window: None }
+        Reader { plan, present: None, removed: Vec::new(), acted: None, window: None }
     }
 
     pub(super) fn next_timeout(&self) -> Option<(Uptime, &'static str)> {
@@ -75,8 +78,18 @@ impl Reader {
         let lies_there = self.present.replace(uid) == Some(uid);
         let flapped = self
             .removed
-            .is_some_and(|(removed, at)| removed == uid && now.since(at) < self.plan.debounce);
+            .iter()
+            .any(|(removed, at)| *removed == uid && now.since(*at) < self.plan.debounce);
         !lies_there && !flapped
+    }
+
+    fn on_removal(&mut self, now: Uptime) {
+        let Some(uid) = self.present.take() else { return };
+        self.removed.retain(|(removed, _)| *removed != uid);
+        if self.removed.len() == REMOVED_MAX {
+            self.removed.remove(0);
+        }
+        self.removed.push((uid, now));
     }
 
     fn repeated(&self, uid: Uid, now: Uptime) -> Option<Feedback> {
@@ -120,9 +133,7 @@ impl Gateway {
 
     pub(super) fn on_badge_removed(&mut self, reader: &ReaderId, turn: &mut Turn<'_>) {
         if let Some(reader) = self.reader_mut(reader) {
-            if let Some(uid) = reader.present.take() {
-                reader.removed = Some((uid, turn.uptime()));
-            }
+            reader.on_removal(turn.uptime());
         }
     }
 
@@ -136,6 +147,9 @@ impl Gateway {
         let Some(reader) = self.readers.iter_mut().find(on_reader) else { return };
         let Some(window) = reader.window.take() else { return };
         turn.command(Command::WatchButtons(reader.plan.id.clone(), Vec::new()));
+        if window.until <= turn.uptime() {
+            return;
+        }
         let tap = Tap { candidate, ..window.tap };
         let decision = match self.stations.iter().find(|station| &station.plan.id == id) {
             Some(station) => self.meaning_at(station, &tap, turn),
@@ -180,12 +194,10 @@ impl Gateway {
         let id = station.plan.id.clone();
         let user = tap.entry.as_ref().map(|entry| &entry.user);
         if station.is_owned_by(tap.uid, user) {
-            let stoppable = station.session.as_ref().is_some_and(|session| match session.phase {
-                Phase::Recovering | Phase::Closing { .. } | Phase::Running => {
-                    station.plan.rules.tap_to_stop
-                }
-                Phase::Ending { .. } => false,
-            });
+            let ending = |phase| matches!(phase, Phase::Ending { .. });
+            let theirs = station.session.as_ref().filter(|s| s.is_owned_by(tap.uid, user));
+            let stoppable =
+                station.plan.rules.tap_to_stop && theirs.is_some_and(|s| !ending(s.phase));
             return if stoppable { Decision::Stop(id) } else { Decision::YoursRunning };
         }
         let occupied = station.session.is_some() || station.pending.is_some();
@@ -213,10 +225,8 @@ impl Gateway {
 
     fn sessions_of(&self, entry: Option<&Entry>, plan: &site::Station) -> u32 {
         let Some(entry) = entry else { return 0 };
-        let theirs = |station: &&Station| {
-            station.plan.kind == plan.kind && station.user() == Some(&entry.user)
-        };
-        u32::try_from(self.stations.iter().filter(theirs).count()).unwrap_or(u32::MAX)
+        let of_kind = self.stations.iter().filter(|station| station.plan.kind == plan.kind);
+        of_kind.map(|station| station.sessions_of(&entry.user)).sum()
     }
 
     fn act_on(&mut self, decision: Decision, tap: &Tap, turn: &mut Turn<'_>) {

@@ -61,6 +61,7 @@ impl Station {
             self.switch.retry_at = Some(turn.uptime() + OPEN_RETRY);
             turn.command(Command::OpenSwitch(self.plan.id.clone()));
         } else {
+            // Until it reports.
             self.switch.retry_at = Some(turn.uptime() + ASK_AGAIN);
             turn.command(Command::ReadSwitch(self.plan.id.clone()));
         }

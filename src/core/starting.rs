@@ -1,0 +1,151 @@
+//! How a granted start goes on: the start register, the record, then the switch; and what becomes
+//! of it where one of these fails.
+
+use crate::core::access::Denial;
+use crate::core::event::{Command, Feedback, Notice, Pace};
+use crate::core::ids::{BadgeId, ReaderId, SessionId};
+use crate::core::ledger::{EndReason, Fact, SessionStart, SwitchPosition};
+use crate::core::metering::Meter;
+use crate::core::session::{Phase, Session};
+use crate::core::station::{CLOSE_SILENCE, PendingStart, Station, Turn};
+use crate::core::time::Uptime;
+
+/// A session that was handed over, with its meter's accounts, as they were the moment before.
+#[derive(Clone, Debug)]
+pub(super) struct Displaced {
+    session: Session,
+    meter: Option<Meter>,
+}
+
+/// A meter that stays silent for months while its machine is used: the record that ends its silence
+/// names the newest sessions, and stays far below the 4 KiB that a record may have.
+const SPANNED_MAX: usize = 16;
+
+impl Station {
+    /// A grant: the start register first.
+    pub(super) fn begin_start(&mut self, pending: PendingStart, turn: &mut Turn<'_>) {
+        self.pending = Some(pending);
+        if self.meter.is_some() {
+            turn.command(Command::ReadMeter(self.plan.id.clone()));
+        } else {
+            self.complete_start(None, turn);
+        }
+    }
+
+    /// The start register is known, or waited for in vain: record, then act.
+    pub(super) fn complete_start(&mut self, register_wh: Option<i64>, turn: &mut Turn<'_>) {
+        if let Some(denial) = self.obstacle(register_wh, turn.uptime()) {
+            return self.refuse_pending(denial, turn);
+        }
+        let Some(pending) = self.pending.take() else { return };
+        self.hand_over(register_wh, turn);
+        let missing = self.meter.is_some() && register_wh.is_none();
+        if missing {
+            self.span_start(pending.candidate);
+        }
+        self.post_unattributed(turn);
+        let start = SessionStart {
+            session: pending.candidate,
+            station: self.plan.id.clone(),
+            station_kind: self.plan.kind,
+            user: pending.user,
+            badge: pending.badge,
+            authorised_by: pending.authorised_by,
+            allowlist_version: pending.allowlist_version,
+            meter: self.plan.meter.clone(),
+            register_wh,
+            missing,
+            uid: pending.uid,
+        };
+        turn.record(Fact::SessionStarted(start.clone()));
+        let phase = Phase::Closing { attempts: 1, retry_at: turn.uptime() + CLOSE_SILENCE };
+        let mut session = Session::new(start, turn.now, phase);
+        session.estimated = missing;
+        self.session = Some(session);
+        self.switch.must_open = false;
+        self.switch.retry_at = None;
+        self.switch.noticed = false;
+        turn.command(Command::CloseSwitch(self.plan.id.clone()));
+        turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Running));
+        if let Some(reader) = pending.reader {
+            turn.command(Command::ShowFeedback(reader, Feedback::Granted));
+        }
+        turn.command(Command::SetLamp(self.plan.id.clone(), true));
+    }
+
+    /// What has come between the grant and its start register.
+    fn obstacle(&self, register_wh: Option<i64>, now: Uptime) -> Option<Denial> {
+        let silent = self.meter.is_some() && register_wh.is_none();
+        let needs_register = self.plan.rules.require_meter || self.session.is_some();
+        let unusable = self.fault.is_some() || self.out_of_service.is_some();
+        if unusable || (silent && needs_register) {
+            return Some(Denial::OutOfService);
+        }
+        let session = self.session.as_ref()?;
+        (!session.is_handover_due(&self.plan, now)).then_some(Denial::Occupied)
+    }
+
+    /// Ends the session that is handed over, if there is one, at the start register of the next.
+    fn hand_over(&mut self, register_wh: Option<i64>, turn: &mut Turn<'_>) {
+        if turn.policy.slots {
+            self.close_slot(false, turn);
+        }
+        let Some(session) = self.session.clone() else { return };
+        self.displaced = Some(Displaced { session, meter: self.meter.clone() });
+        self.finish(EndReason::Handover, register_wh, turn);
+    }
+
+    /// The start register is missing. What the meter will show is the session's own only where
+    /// nothing could flow before it.
+    fn span_start(&mut self, session: SessionId) {
+        if self.switch.reported != Some(SwitchPosition::Open) || !self.spanned.is_empty() {
+            self.span(session);
+        }
+    }
+
+    /// A boundary of this session lies in what the meter has not told yet.
+    pub(super) fn span(&mut self, session: SessionId) {
+        self.spanned.retain(|spanned| *spanned != session);
+        if self.spanned.len() == SPANNED_MAX {
+            self.spanned.remove(0);
+        }
+        self.spanned.push(session);
+    }
+
+    /// The pending start is refused after all.
+    pub(super) fn refuse_pending(&mut self, reason: Denial, turn: &mut Turn<'_>) {
+        let Some(pending) = self.pending.take() else { return };
+        let Some(reader) = pending.reader else { return };
+        self.deny(reader, reason, pending.badge, turn);
+    }
+
+    fn deny(&self, reader: ReaderId, reason: Denial, badge: Option<BadgeId>, turn: &mut Turn<'_>) {
+        turn.take_back_grant(&reader, reason);
+        let station = Some(self.plan.id.clone());
+        let (technology, uid) = (None, None);
+        let denied = Notice::Denied { reader, station, reason, technology, badge, uid };
+        turn.command(Command::Notify(denied));
+    }
+
+    /// The session that this turn's hand-over ended.
+    pub(super) fn displaced_session(&self) -> Option<SessionId> {
+        self.displaced.as_ref().map(|displaced| displaced.session.start.session)
+    }
+
+    /// The hand-over, if there was one, is on disk.
+    pub(super) fn forget_displaced(&mut self) {
+        self.displaced = None;
+    }
+
+    /// The start could not be recorded: its switch was never told to close.
+    pub(super) fn undo_start(&mut self, turn: &mut Turn<'_>) {
+        let badge = self.session.take().and_then(|session| session.start.badge);
+        if let Some(Displaced { session, meter }) = self.displaced.take() {
+            (self.session, self.meter) = (Some(session), meter);
+        } else {
+            turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Idle));
+            self.open_if_unused(turn);
+        }
+        self.deny(self.plan.reader.clone(), Denial::StorageFailure, badge, turn);
+    }
+}

@@ -1,0 +1,215 @@
+//! Whose every watt-hour is.
+
+use tapgate::core::event::{Event, Notice};
+use tapgate::core::ledger::{Fact, Quality};
+use tapgate::core::site::Site;
+use tapgate::core::time::Wall;
+
+use crate::world::*;
+
+fn charging_at(wall: i64, site: Site) -> World {
+    let mut world = World::new(site);
+    world.wall = wall;
+    world.plant("charger-1").load(&CHARGE);
+    world.tap("door", anna());
+    world.run_minutes(5);
+    world
+}
+
+fn charging() -> World {
+    charging_at(MORNING, single(charger()))
+}
+
+fn stop(world: &mut World) {
+    world.tap("door", anna());
+    world.run(15);
+    assert_eq!(world.ended().len(), 1);
+    world.assert_every_watt_hour_is_accounted_for();
+}
+
+fn slots(world: &World) -> Vec<(Wall, i64)> {
+    let facts = world.disk.records.iter().map(|record| &record.fact);
+    let slots = facts.filter_map(|fact| match fact {
+        Fact::SessionSlot { slot, from_wh, to_wh, .. } => Some((*slot, to_wh - from_wh)),
+        _ => None,
+    });
+    slots.collect()
+}
+
+#[test]
+fn quarter_hours_sum_to_the_energy_of_the_session() {
+    let mut world = charging_at(MORNING + 7 * 60_000, single(charger()));
+    world.run_minutes(40);
+    stop(&mut world);
+    let slots = slots(&world);
+    assert_eq!(slots.len(), 4, "two whole ones between two partial ones");
+    assert_eq!(slots[0].0, Wall(MORNING));
+    assert_eq!(slots[3].0, Wall(MORNING + 45 * 60_000));
+    let sum: i64 = slots.iter().map(|(_, energy)| energy).sum();
+    assert_eq!(world.ended()[0].energy_wh, Some(sum));
+}
+
+#[test]
+fn without_slots_the_session_alone_has_it_all() {
+    let mut site = single(charger());
+    site.policy.slots = false;
+    let mut world = charging_at(MORNING, site);
+    world.run_minutes(40);
+    stop(&mut world);
+    assert_eq!(slots(&world), []);
+    let used = world.plant("charger-1").register_wh() - 5_000;
+    assert_eq!(world.ended()[0].energy_wh, Some(used));
+}
+
+#[test]
+fn a_session_over_midnight_is_one_session() {
+    let evening = MORNING + 13 * 3_600_000 + 50 * 60_000;
+    let mut world = charging_at(evening, single(charger()));
+    world.run_minutes(30);
+    stop(&mut world);
+    assert_eq!(world.disk.unattributed_wh(), 0);
+    assert_eq!(world.ended()[0].quality, Quality::Measured);
+}
+
+#[test]
+fn a_zero_is_not_believed() {
+    let mut world = charging();
+    world.plant("charger-1").answer = Answer::Shows(0);
+    world.run(20);
+    world.plant("charger-1").answer = Answer::Right;
+    world.run(60);
+    stop(&mut world);
+    let used = world.plant("charger-1").register_wh() - 5_000;
+    assert_eq!(world.ended()[0].energy_wh, Some(used));
+}
+
+#[test]
+fn a_spike_is_not_believed() {
+    let mut world = charging();
+    world.plant("charger-1").answer = Answer::Shows(900_000);
+    world.run(20);
+    world.plant("charger-1").answer = Answer::Right;
+    world.run(60);
+    stop(&mut world);
+    let used = world.plant("charger-1").register_wh() - 5_000;
+    assert_eq!(world.ended()[0].energy_wh, Some(used));
+}
+
+#[test]
+fn a_rise_that_stays_is_believed_and_told() {
+    let mut world = charging();
+    world.plant("charger-1").count_wh(3_000);
+    world.run(90);
+    stop(&mut world);
+    assert_eq!(world.ended()[0].quality, Quality::Estimated);
+    let told = Notice::MeterImplausible { station: "charger-1".into() };
+    assert_eq!(world.notices.iter().filter(|notice| **notice == told).count(), 1);
+    assert!(world.ended()[0].energy_wh.is_some_and(|energy| energy > 3_000));
+}
+
+#[test]
+fn another_meter_is_no_jump() {
+    for slots in [true, false] {
+        let mut site = single(charger());
+        site.policy.slots = slots;
+        let mut world = charging_at(MORNING, site);
+        let before = world.plant("charger-1").register_wh() - 5_000;
+        world.plant("charger-1").count_wh(-4_000);
+        world.run_minutes(2);
+        stop(&mut world);
+        assert_eq!(world.count(|fact| matches!(fact, Fact::MeterReplaced(_))), 1);
+        let energy = world.ended()[0].energy_wh.expect("metered");
+        assert!((before..before + 400).contains(&energy), "{before} and then {energy}");
+    }
+}
+
+#[test]
+fn a_meter_that_showed_zero_for_long_and_comes_back_bills_no_lifetime() {
+    let mut world = charging();
+    world.plant("charger-1").answer = Answer::Shows(0);
+    world.run_minutes(3);
+    world.plant("charger-1").answer = Answer::Right;
+    world.run_minutes(3);
+    stop(&mut world);
+    let energy = world.ended()[0].energy_wh.expect("metered");
+    assert!(energy < 3_000, "the whole register became energy: {energy}");
+}
+
+#[test]
+fn energy_without_a_session_is_on_record_at_midnight_and_alarms() {
+    let mut world = World::new(single(charger()));
+    world.plant("charger-1").bypass_w = 100;
+    world.run_minutes(40);
+    let alarms = |world: &World| {
+        world.notices.iter().filter(|n| matches!(n, Notice::Unattributed { .. })).count()
+    };
+    assert_eq!(alarms(&world), 1);
+    world.run_minutes(14 * 60);
+    assert_eq!(alarms(&world), 1, "told once");
+    assert_eq!(world.count(|fact| matches!(fact, Fact::Unattributed { .. })), 1);
+    assert!(world.disk.unattributed_wh() > 1_000);
+    world.assert_every_watt_hour_is_accounted_for();
+}
+
+#[test]
+fn what_flowed_before_a_session_is_not_its_own() {
+    let mut world = World::new(single(charger()));
+    world.plant("charger-1").bypass_w = 1_000;
+    world.run_minutes(3);
+    world.plant("charger-1").bypass_w = 0;
+    world.plant("charger-1").load(&CHARGE);
+    world.tap("door", anna());
+    world.run_minutes(5);
+    stop(&mut world);
+    assert_eq!(world.disk.unattributed_wh(), 50);
+}
+
+#[test]
+fn what_flowed_before_a_start_without_register_is_not_its_own() {
+    let mut world = World::new(single(washer()));
+    world.plant("washer-1").bypass_w = 1_000;
+    world.run_minutes(3);
+    world.plant("washer-1").bypass_w = 0;
+    world.run(20);
+    world.plant("washer-1").answer = Answer::Silent;
+    world.plant("washer-1").load(&WASH);
+    world.tap("door", anna());
+    world.run(60);
+    world.plant("washer-1").answer = Answer::Right;
+    world.run_minutes(60);
+    assert_eq!(world.disk.unattributed_wh(), 50);
+    let used = world.plant("washer-1").register_wh() - 5_050;
+    assert_eq!(world.ended()[0].energy_wh, Some(used));
+}
+
+#[test]
+fn a_change_of_the_switch_puts_loose_energy_on_record() {
+    let mut world = World::new(single(washer()));
+    world.plant("washer-1").load(&[(1, 600)]);
+    world.plant("washer-1").closed = true;
+    world.run_minutes(5);
+    world.plant("washer-1").closed = false;
+    world.run(20);
+    assert_eq!(world.count(|fact| matches!(fact, Fact::Unattributed { .. })), 1);
+    world.assert_every_watt_hour_is_accounted_for();
+}
+
+#[test]
+fn a_clock_that_becomes_right_is_on_record_and_the_session_goes_on() {
+    let mut world = World::new(single(charger()));
+    world.synced = false;
+    world.wall = 0;
+    world.plant("charger-1").load(&CHARGE);
+    world.tap("door", anna());
+    world.run_minutes(5);
+    let before = Wall(world.wall);
+    world.wall = MORNING;
+    world.synced = true;
+    world.happens(Event::ClockSynchronised { before });
+    world.run_minutes(20);
+    stop(&mut world);
+    assert_eq!(world.count(|fact| matches!(fact, Fact::ClockSet { .. })), 1);
+    let end = world.ended().remove(0);
+    assert!((1_490..1_510).contains(&end.duration_s), "durations use the boot clock");
+    assert_eq!(end.energy_wh, Some(world.plant("charger-1").register_wh() - 5_000));
+}
