@@ -1,0 +1,5 @@
+//! What the tests of the cloud link share.
+
+pub(crate) mod broker;
+pub(crate) mod ledger;
+pub(crate) mod proxy;
