@@ -332,7 +332,7 @@ fn events_wait_for_a_connection_and_are_limited() {
                 reader: "laundry-door".into(),
                 station: Some("washer-1".into()),
                 reason,
-                technology: Technology::MifareClassic1k,
+                technology: Some(Technology::MifareClassic1k),
                 badge: None,
                 uid: None,
             };

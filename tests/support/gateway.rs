@@ -39,7 +39,9 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn start(port: u16) -> Gateway {
-        Gateway::start_as(cloud(port), MemoryLedger::new(), Timing::default())
+        // What reaches the broker before the cloud has subscribed waits for the ack timer.
+        let timing = Timing { ack_timeout: Duration::from_secs(3), ..Timing::default() };
+        Gateway::start_as(cloud(port), MemoryLedger::new(), timing)
     }
 
     pub(crate) fn start_as(cloud: Cloud, ledger: MemoryLedger, timing: Timing) -> Gateway {

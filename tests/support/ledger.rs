@@ -46,10 +46,13 @@ impl MemoryLedger {
         let mut books = self.books();
         for _ in 0..count {
             let seq = books.records.len() as u64 + 1;
-            let record = format!(
-                r#"{{"seq":{seq},"kind":"gateway_started","at":{{"boot":1,"uptime_ms":{seq},"wall":"2026-11-22T10:01:02.345Z","synced":true}},"version":"1.2.0","boot_id":"{}"}}"#,
-                "b".repeat(200)
-            );
+            let record = serde_json::json!({
+                "seq": seq,
+                "kind": "gateway_started",
+                "version": "1.2.0",
+                "boot_id": "b".repeat(300),
+            });
+            let record = record.to_string();
             let last = books.hashes.last().copied().unwrap_or([0; 32]);
             books.hashes.push(chain(&last, &record));
             books.records.push(record);
