@@ -330,13 +330,11 @@ async fn serve(
     client.try_subscribe(format!("{up}#"), QoS::AtLeastOnce).ok();
     {
         let mut desk = inner.desk();
-        desk.view.connected = true;
         // The broker may have forgotten what was retained.
         desk.ack_due = true;
         let head = desk.head_message(&inner.topics);
         desk.outgoing.extend(head);
     }
-    inner.seen.notify_all();
     loop {
         publish_due(inner, &client);
         tokio::select! {
@@ -346,6 +344,10 @@ async fn serve(
                         let mut desk = inner.desk();
                         desk.ack_due |= desk.view.receive(what, &publish.payload);
                     }
+                    inner.seen.notify_all();
+                }
+                Some(Event::Incoming(Packet::SubAck(_))) => {
+                    inner.desk().view.connected = true;
                     inner.seen.notify_all();
                 }
                 Some(_) => {}

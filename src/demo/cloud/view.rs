@@ -13,7 +13,7 @@ const MAX_KEPT: usize = 10_000;
 /// Everything that came up.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// Whether the cloud itself is connected to the broker.
+    /// Whether the cloud itself has subscribed; usage published before goes again by the ack timer.
     pub connected: bool,
     /// The last `up/state`.
     pub state: Option<Value>,

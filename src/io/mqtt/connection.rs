@@ -161,7 +161,11 @@ pub(super) fn explain(error: &ConnectionError, broker: &str) -> String {
         }
         ConnectionError::FlushTimeout => format!("{broker} takes no more data; is the line down?"),
         ConnectionError::ConnectionRefused(code) => refusal(*code, broker),
-        ConnectionError::Tls(TlsError::Io(error)) => explain_tls(error, broker),
+        ConnectionError::Tls(TlsError::Io(error)) => {
+            explain_tls(error, broker).unwrap_or_else(|| {
+                format!("{broker} broke off TLS: {error}; is this the broker's TLS port?")
+            })
+        }
         ConnectionError::Tls(error) => {
             format!("{broker} is no name that TLS can check: {error}; check [cloud] url")
         }
@@ -184,6 +188,7 @@ fn explain_state(error: &StateError, broker: &str) -> String {
         ),
         StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)) => {
             explain_tls(error, broker)
+                .unwrap_or_else(|| format!("the connection to {broker} broke: {error}"))
         }
         error => format!("the connection to {broker} broke: {error}"),
     }
@@ -202,37 +207,37 @@ fn refusal(code: ConnectReturnCode, broker: &str) -> String {
     format!("{broker} refuses the gateway ({code:?}); {hint}")
 }
 
-fn explain_tls(error: &io::Error, broker: &str) -> String {
+/// What an error of TLS means; `None` for other errors.
+fn explain_tls(error: &io::Error, broker: &str) -> Option<String> {
     use rustls::CertificateError::{
         Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
         NotValidYetContext, UnknownIssuer,
     };
     use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match tls {
-        None => format!("the connection to {broker} broke: {error}"),
-        Some(InvalidCertificate(UnknownIssuer)) => {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())?;
+    Some(match tls {
+        InvalidCertificate(UnknownIssuer) => {
             format!("the certificate of {broker} is signed by an unknown authority; set ca_file")
         }
-        Some(InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => format!(
+        InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => format!(
             "the certificate of {broker} is for another name; write that name into [cloud] url"
         ),
-        Some(InvalidCertificate(Expired | ExpiredContext { .. })) => {
+        InvalidCertificate(Expired | ExpiredContext { .. }) => {
             format!("the certificate of {broker} has expired; renew it, and check the clock here")
         }
-        Some(InvalidCertificate(NotValidYet | NotValidYetContext { .. })) => {
+        InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => {
             format!(
                 "the certificate of {broker} is not valid yet; check the clock here (timedatectl)"
             )
         }
-        Some(InvalidMessage(_)) => {
+        InvalidMessage(_) => {
             format!("{broker} does not speak TLS; use mqtt:// or the broker's TLS port")
         }
-        Some(AlertReceived(alert)) => {
+        AlertReceived(alert) => {
             format!("{broker} ends TLS with {alert:?}; does it want a (valid) client certificate?")
         }
-        Some(other) => format!("TLS with {broker} failed: {other}"),
-    }
+        other => format!("TLS with {broker} failed: {other}"),
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,6 @@
+//! What the tests of the cloud link share.
+
+pub(crate) mod broker;
+pub(crate) mod gateway;
+pub(crate) mod ledger;
+pub(crate) mod proxy;
