@@ -149,17 +149,16 @@ impl Daemon {
         }
         self.feed_watchdog().await;
         let now = self.clock.now();
-        if self.watch.is_due(Chore::KeepTime, KEEP_TIME_EVERY) {
-            if let Err(error) = self.store.keep_time(now).await {
-                tracing::warn!("the time cannot be kept for the next start: {error}");
-            }
+        if self.watch.is_due(Chore::KeepTime, KEEP_TIME_EVERY)
+            && let Err(error) = self.store.keep_time(now).await
+        {
+            tracing::warn!("the time cannot be kept for the next start: {error}");
         }
-        if self.watch.is_due(Chore::Prune, PRUNE_EVERY) {
-            if let Some(retention) = self.settings.retention {
-                if let Err(error) = self.store.prune(retention, now).await {
-                    tracing::warn!("acknowledged records cannot be pruned: {error}");
-                }
-            }
+        if self.watch.is_due(Chore::Prune, PRUNE_EVERY)
+            && let Some(retention) = self.settings.retention
+            && let Err(error) = self.store.prune(retention, now).await
+        {
+            tracing::warn!("acknowledged records cannot be pruned: {error}");
         }
         self.publish_state().await;
         self.systemd.status(&self.status_line());

@@ -112,6 +112,7 @@ impl Stage {
             ends_told: 0,
             tapped: BTreeMap::new(),
         };
+        stage.wait("the stand-in cloud to subscribe", START, |view| view.connected)?;
         stage.start_daemon()?;
         stage.wait("the daemon to take the allowlist", START, |view| {
             view.online() && view.applied_version() == Some(1)

@@ -131,7 +131,7 @@ impl<L: Ledger> Worker<L> {
             status.connected_since = Some(self.clock.stamp());
             status.conn = conn;
         }
-        tracing::info!(broker = self.broker(), conn, "connected to the cloud");
+        tracing::debug!(broker = self.broker(), conn, "connected to the cloud");
         let (to_session, packets) = connection::packet_channel();
         let pump = connection::pump(eventloop, to_session, self.timing.silence, self.broker());
         let pump = tokio::spawn(pump);
@@ -154,7 +154,7 @@ impl<L: Ledger> Worker<L> {
             news
         };
         if news {
-            tracing::warn!(reason, "not connected to the cloud");
+            tracing::debug!(reason, "not connected to the cloud");
             self.emit(CloudEvent::Disconnected { reason }).await;
         }
     }

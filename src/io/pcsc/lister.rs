@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pcsc::{Context, Error, PNP_NOTIFICATION, ReaderState, State};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::binding::{PresentReader, Role, bind};
 use super::outbox::Outbox;
@@ -165,7 +165,7 @@ impl Lister {
 
     fn start_watcher(&mut self, name: CString, role: Role) {
         self.generation += 1;
-        info!(reader = %name.to_string_lossy(), ?role, "reader present");
+        debug!(reader = %name.to_string_lossy(), ?role, "reader present");
         let watcher = Watcher::start(
             name.clone(),
             role,

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use pcsc::{Context, Error, ReaderState, State};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::binding::Role;
 use super::card::{CardRead, read_uid};
@@ -217,7 +217,7 @@ impl Watch {
 
     fn withdraw(&mut self, why: String) {
         if let Some(reader) = self.announced.take() {
-            warn!(%reader, why, "reader lost");
+            debug!(%reader, why, "reader lost");
             self.outbox.lost(&reader, self.generation, why);
         }
     }
