@@ -131,8 +131,9 @@ fn named(text: &str, forbidden: &[String]) -> Vec<String> {
         for name in forbidden {
             let hit = line.match_indices(name.as_str()).any(|(at, _)| {
                 let (before, after) = (&line[..at], &line[at + name.len()..]);
-                let ends_open = is_word(name.chars().last());
-                !is_word(before.chars().last()) && !(ends_open && is_word(after.chars().next()))
+                let starts_later = is_word(before.chars().last());
+                let goes_on = is_word(name.chars().last()) && is_word(after.chars().next());
+                !starts_later && !goes_on
             });
             if hit {
                 faults.push(format!("line {number} names {name}"));
@@ -210,8 +211,8 @@ fn body_end(signature: &str) -> Option<usize> {
 /// Stands for what is quoted, in [`code_of`].
 const QUOTED: char = '"';
 
-/// The text with comments blanked, strings and characters replaced by as many [`QUOTED`]; lines stay
-/// where they are.
+/// The text with comments blanked, strings and characters replaced by as many [`QUOTED`]; lines
+/// stay where they are.
 fn code_of(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
