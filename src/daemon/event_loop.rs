@@ -29,6 +29,8 @@ pub(super) struct Daemon {
     pub(super) watch: Watch,
     pub(super) inputs: Inputs,
     pub(super) settings: Settings,
+    /// Why the daemon must not go on.
+    pub(super) fatal: Option<String>,
     /// Removed from the file system when the daemon ends.
     pub(super) _control: Control,
 }
@@ -75,8 +77,8 @@ enum Wake {
 }
 
 impl Daemon {
-    /// Runs until SIGTERM. No switch is touched on the way out.
-    pub(super) async fn run(mut self) {
+    /// Runs until SIGTERM, or until going on would be wrong. No switch is touched on the way out.
+    pub(super) async fn run(mut self) -> anyhow::Result<()> {
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -86,6 +88,9 @@ impl Daemon {
                 break;
             }
             self.on_wake(wake).await;
+            if self.fatal.is_some() {
+                break;
+            }
         }
         self.systemd.stopping();
         if let Some(cloud) = self.cloud.take() {
@@ -93,6 +98,10 @@ impl Daemon {
         }
         self.pcsc.stop();
         self.store.close().await;
+        match self.fatal {
+            None => Ok(()),
+            Some(why) => Err(anyhow::anyhow!("{why}; restarting, report this with the journal")),
+        }
     }
 
     async fn wait(&mut self, pulse: &mut tokio::time::Interval) -> Wake {

@@ -5,6 +5,7 @@ use crate::core::ids::SessionId;
 use crate::daemon::event_loop::Daemon;
 use crate::io::modbus::{FieldCommand, FieldEvent};
 use crate::io::pcsc::ReaderEvent;
+use crate::io::store::StoreError;
 
 impl Daemon {
     /// Record, then act. A commit that fails goes back to the core, which denies what would have
@@ -27,6 +28,12 @@ impl Daemon {
                     cloud.records_committed();
                 }
                 step
+            }
+            Err(StoreError::Impossible { kind, reason }) => {
+                // Memory and disk disagree, and the disk is right: a restart rebuilds from it, and
+                // touches no switch.
+                self.fatal = Some(format!("{kind} contradicts the ledger: {reason}"));
+                Step::default()
             }
             Err(error) => {
                 tracing::error!("records cannot be saved, starts are refused: {error}");

@@ -53,9 +53,5 @@ pub fn run(file: &Path) -> ExitCode {
 /// One thread for the event loop and the buses: a Pi has little memory, and order is clarity.
 fn serve(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let daemon = startup::start(config).await?;
-        daemon.run().await;
-        Ok(())
-    })
+    runtime.block_on(async { startup::start(config).await?.run().await })
 }

@@ -88,6 +88,7 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
         watch,
         inputs,
         settings,
+        fatal: None,
         _control: control,
     };
     daemon.begin(step, &recovered).await;

@@ -51,7 +51,8 @@ pub enum FieldCommand {
     /// Give power or permission; answered by [`FieldEvent::Switch`]. Cancels an `OpenSwitch` that
     /// has not begun.
     CloseSwitch(StationId),
-    /// Take it away; answered by [`FieldEvent::Switch`]. Cancels a `CloseSwitch` that has not begun.
+    /// Take it away; answered by [`FieldEvent::Switch`]. Cancels a `CloseSwitch` that has not
+    /// begun.
     OpenSwitch(StationId),
     /// Answered by [`FieldEvent::Switch`].
     ReadSwitch(StationId),

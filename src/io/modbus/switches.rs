@@ -249,8 +249,8 @@ impl Line {
         Some(!stopped)
     }
 
-    /// Writes the current limit of a charger that is in use again, before it forgets it. Never after
-    /// a stop was ordered, even if that was not confirmed: the limit may be what stopped it.
+    /// Writes the current limit of a charger that is in use again, before it forgets it. Never
+    /// after a stop was ordered, even if that was not confirmed: the limit may be what stopped it.
     pub(super) async fn refresh_set_point(&mut self, station: usize) {
         let Some(SwitchPlan::Charger { unit, current_limit_ma }) =
             self.plan.stations[station].switch.clone()

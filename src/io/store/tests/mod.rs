@@ -4,7 +4,6 @@ mod allowlists;
 mod damage;
 mod exchange;
 mod ledger;
-mod scale;
 
 use std::path::{Path, PathBuf};
 
