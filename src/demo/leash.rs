@@ -78,8 +78,9 @@ mod tests {
     use super::*;
 
     fn is_running(pid: u32) -> bool {
-        // A zombie has no command line.
-        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // `pid (name) state …`; a zombie only waits to be reaped.
+        stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
     }
 
     #[test]

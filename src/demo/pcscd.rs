@@ -38,7 +38,8 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 const START_ATTEMPTS: u32 = 3;
 
 /// What runs pcscd: `$1` is the configuration directory, `$2` the shim or nothing. `exec` keeps
-/// the process id, which is what `LISTEN_PID` must name. Builds with polkit ask a bus that is not there.
+/// the process id, which is what `LISTEN_PID` must name. Builds with polkit ask a bus that is not
+/// there.
 const LAUNCH: &str = r#"
 exec 3<&0 </dev/null
 if [ "$(id -u)" = 0 ]; then
