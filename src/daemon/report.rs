@@ -9,7 +9,6 @@ use crate::io::control::Asked;
 use crate::io::modbus::{FieldCommand, UnitHealth, UnitState};
 use crate::protocol::cloud::{
     AllowlistStanding, ClockState, EventBody, EventKind, EventMessage, LocalState, StationState,
-    StationStatus,
 };
 use crate::protocol::control::{
     AllowlistStatus, CloudStatus, DeviceStatus, LedgerStatus, Reply, Request, Status,
@@ -190,14 +189,7 @@ impl Daemon {
 
 pub(super) fn public_state(view: &StationView) -> StationState {
     StationState {
-        state: match view.state {
-            crate::core::view::State::Available => StationStatus::Available,
-            crate::core::view::State::Starting => StationStatus::Starting,
-            crate::core::view::State::InUse => StationStatus::InUse,
-            crate::core::view::State::Idle => StationStatus::Idle,
-            crate::core::view::State::OutOfService => StationStatus::OutOfService,
-            crate::core::view::State::Faulted => StationStatus::Faulted,
-        },
+        state: view.state,
         since: view.since,
         kind: view.kind,
         label: view.label.clone(),

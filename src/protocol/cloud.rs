@@ -16,6 +16,8 @@ use crate::core::time::Wall;
 pub use event::{EventBody, EventKind, EventMessage};
 pub use topics::{Down, Topics};
 
+pub use crate::core::view::State as StationStatus;
+
 /// A SHA-256.
 pub type Hash = [u8; 32];
 
@@ -157,19 +159,6 @@ pub struct StationState {
     pub fault: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-}
-
-/// The states of a station.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the words are those of the sessions contract")]
-pub enum StationStatus {
-    Available,
-    Starting,
-    InUse,
-    Idle,
-    OutOfService,
-    Faulted,
 }
 
 /// `up/usage`: consecutive records of the ledger, as the very bytes that are stored and hashed.
