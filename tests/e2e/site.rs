@@ -169,7 +169,7 @@ impl Site {
         });
     }
 
-    /// Waits until readers, units and broker are there and the allowlist decides.
+    /// Waits until readers, units and broker are there, meters are known, the allowlist decides.
     pub(crate) fn until_ready(&mut self) {
         self.until("everything is there", |site| {
             let status = site.status();
@@ -179,8 +179,10 @@ impl Site {
                     !list.is_empty() && list.iter().all(|it| it["state"] == state)
                 })
             };
+            let stations = status["stations"].as_array();
             all("readers", "ready")
                 && all("devices", "ok")
+                && stations.is_some_and(|list| list.iter().all(|it| it["register_wh"].is_i64()))
                 && status["cloud"]["connected"] == true
                 && !status["allowlist"].is_null()
         });
