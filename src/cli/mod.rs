@@ -55,6 +55,7 @@ enum Command {
         format: Format,
     },
     /// List, show and check device profiles
+    #[command(after_help = "Example:\n  tapgate profiles list")]
     Profiles {
         #[command(subcommand)]
         command: ProfilesCommand,

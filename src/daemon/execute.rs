@@ -83,8 +83,14 @@ impl Daemon {
                 self.on_unit_down(&bus, unit, &device, &error);
             }
             FieldEvent::UnitBack { bus, unit, device } => self.on_unit_back(&bus, unit, &device),
-            FieldEvent::BusDown { bus, error } => tracing::warn!(%bus, "bus is down: {error}"),
-            FieldEvent::BusBack { bus } => tracing::info!(%bus, "bus is back"),
+            FieldEvent::BusDown { bus, error } => {
+                tracing::warn!(%bus, "bus is down: {error}");
+                self.watch.note_bus_down(bus, error);
+            }
+            FieldEvent::BusBack { bus } => {
+                tracing::info!(%bus, "bus is back");
+                self.watch.note_bus_back(&bus);
+            }
         }
     }
 

@@ -66,7 +66,8 @@ impl Daemon {
 
     fn alarm_kinds(&self) -> Vec<EventKind> {
         let now = self.clock.now();
-        let down = self.field.health().iter().any(|unit| unit.state == UnitState::Down);
+        let silent = self.field.health().iter().any(|unit| unit.state == UnitState::Down);
+        let down = silent || self.watch.has_unreachable_bus();
         let stations = self.gateway.stations(now);
         let faulted = stations.iter().any(|station| station.fault.is_some());
         let alarms = [
@@ -125,7 +126,7 @@ impl Daemon {
             clock: if now.synced { "synced" } else { "unsynced" }.into(),
             stations: self.gateway.stations(now),
             readers: self.watch.readers(),
-            devices: self.field.health().into_iter().map(device_status).collect(),
+            devices: self.field.health().into_iter().map(|unit| self.device_status(unit)).collect(),
             cloud: self.cloud_status(),
             allowlist: self.gateway.allowlist().map(|list| AllowlistStatus {
                 list: list.list.clone(),
@@ -142,6 +143,22 @@ impl Daemon {
             },
             alarms: self.alarms(unsaved),
         })
+    }
+
+    /// What a unit last said is old news once its bus cannot be reached.
+    fn device_status(&self, unit: UnitHealth) -> DeviceStatus {
+        let bus_error = self.watch.bus_error(&unit.bus);
+        let state = if bus_error.is_some() { UnitState::Down } else { unit.state };
+        DeviceStatus {
+            bus: unit.bus.to_string(),
+            unit: unit.unit,
+            device: unit.device.to_string(),
+            state: unit_state(state).into(),
+            requests: unit.requests,
+            errors: unit.errors,
+            latency_ms: unit.latency_ms.map(u64::from),
+            last_error: bus_error.cloned().or(unit.last_error),
+        }
     }
 
     fn cloud_status(&self) -> Option<CloudStatus> {
@@ -195,19 +212,6 @@ pub(super) fn public_state(view: &StationView) -> StationState {
         label: view.label.clone(),
         fault: view.fault.clone(),
         note: view.note.clone(),
-    }
-}
-
-fn device_status(unit: UnitHealth) -> DeviceStatus {
-    DeviceStatus {
-        bus: unit.bus.to_string(),
-        unit: unit.unit,
-        device: unit.device.to_string(),
-        state: unit_state(unit.state).into(),
-        requests: unit.requests,
-        errors: unit.errors,
-        latency_ms: unit.latency_ms.map(u64::from),
-        last_error: unit.last_error,
     }
 }
 

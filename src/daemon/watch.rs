@@ -16,6 +16,8 @@ pub(super) struct Watch {
     pcscd_failure: Option<String>,
     done: BTreeMap<Chore, Instant>,
     buses: BTreeMap<BusId, (u64, Instant)>,
+    /// Buses that cannot be reached, and why.
+    unreachable: BTreeMap<BusId, String>,
     buttons: BTreeMap<ReaderId, Vec<StationId>>,
 }
 
@@ -38,6 +40,7 @@ impl Watch {
             pcscd_failure: None,
             done: BTreeMap::new(),
             buses: BTreeMap::new(),
+            unreachable: BTreeMap::new(),
             buttons: BTreeMap::new(),
         }
     }
@@ -71,6 +74,23 @@ impl Watch {
             }
         }
         stuck
+    }
+
+    pub(super) fn note_bus_down(&mut self, bus: BusId, error: String) {
+        self.unreachable.insert(bus, error);
+    }
+
+    pub(super) fn note_bus_back(&mut self, bus: &BusId) {
+        self.unreachable.remove(bus);
+    }
+
+    /// Why a bus cannot be reached; `None` where it can.
+    pub(super) fn bus_error(&self, bus: &BusId) -> Option<&String> {
+        self.unreachable.get(bus)
+    }
+
+    pub(super) fn has_unreachable_bus(&self) -> bool {
+        !self.unreachable.is_empty()
     }
 
     /// The buttons of all open selections: each reader has its own.
@@ -126,7 +146,7 @@ impl Watch {
             ReaderState::Ready(_) => None,
         });
         let general = self.pcscd_failure.iter().chain(&self.ambiguity).cloned();
-        general.chain(missing).collect()
+        general.chain(self.unreachable.values().cloned()).chain(missing).collect()
     }
 
     pub(super) fn has_missing_reader(&self) -> bool {

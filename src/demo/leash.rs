@@ -19,7 +19,7 @@ exec "$@"
 
 /// A running program, killed when dropped.
 #[derive(Debug)]
-pub(super) struct Leashed {
+pub struct Leashed {
     child: Child,
     /// `None` once it was let go.
     leash: Option<PipeWriter>,
@@ -27,7 +27,7 @@ pub(super) struct Leashed {
 
 impl Leashed {
     /// Runs a program; what it says is appended to the file `log`.
-    pub(super) fn spawn<A: AsRef<OsStr>>(
+    pub fn spawn<A: AsRef<OsStr>>(
         command: impl IntoIterator<Item = A>,
         stdin: Stdio,
         log: &Path,
@@ -46,12 +46,12 @@ impl Leashed {
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// How it ended, if it did.
-    pub(super) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
 }

@@ -5,7 +5,7 @@
 Says {"ready": PORT-OR-PATH} on stdout, then answers each JSON line on stdin with one line:
 
     {"do": "power", "unit": 11, "w": 2000}          power of the meter while its relay is closed
-    {"do": "energy", "unit": 11, "wh": 12346}       sets the register
+    {"do": "energy", "unit": 11, "wh": 12346}       sets the register; a fraction is shown and stays
     {"do": "wire", "unit": 11, "coil": 0}           the meter's load hangs behind this relay
     {"do": "silence", "unit": 11}, {"do": "wake", "unit": 11}
     {"do": "delay", "unit": 11, "ms": 300}          answers late from now on
@@ -15,6 +15,8 @@ Says {"ready": PORT-OR-PATH} on stdout, then answers each JSON line on stdin wit
     {"do": "follow", "input": 0, "coil": 0}         the input follows the relay, as a contactor does
     {"do": "board"}                                 -> {"inputs": 3}, reads of the inputs
     {"do": "read", "unit": 11}                      -> {"wh": 12346, "requests": 7}
+    {"do": "writes"}                                -> {"writes": [[0, true], [0, false]]}
+    {"do": "witness", "folder": A, "copy": B}       copies A before the next relay changes
 
 Ends when stdin does.
 """
@@ -22,6 +24,7 @@ Ends when stdin does.
 import argparse
 import asyncio
 import json
+import shutil
 import struct
 import sys
 import time
@@ -57,6 +60,8 @@ class Relays(Unit):
         self.inputs = [False] * 8
         self.followers = {}
         self.input_reads = 0
+        self.writes = []
+        self.witness = None
         self.on_change = lambda: None
 
     def getValues(self, func_code, address, count=1):
@@ -76,6 +81,10 @@ class Relays(Unit):
     def setValues(self, func_code, address, values):
         if address + len(values) > len(self.coils):
             return ExcCodes.ILLEGAL_ADDRESS
+        if self.witness:
+            shutil.copytree(*self.witness)
+            self.witness = None
+        self.writes += [[address + n, bool(value)] for n, value in enumerate(values)]
         self.on_change()
         self.coils[address : address + len(values)] = [bool(value) for value in values]
         return None
@@ -91,6 +100,7 @@ class Meter(Unit):
         self.coil = None
         self.power_w = 0
         self.wh = 0.0
+        self.fraction = 0.0
         self.since = time.monotonic()
 
     def power(self):
@@ -114,7 +124,7 @@ class Meter(Unit):
         if func_code == READ_INPUT_REGISTERS and address + count <= 400:
             for at in (SDM120_POWER, SDM630_POWER):
                 put(at, struct.pack(">f", self.power()))
-            put(ENERGY_IMPORT, struct.pack(">f", int(self.wh) / 1000))
+            put(ENERGY_IMPORT, struct.pack(">f", (int(self.wh) + self.fraction) / 1000))
         elif func_code == READ_HOLDING and SERIAL <= address <= SERIAL + 2 - count:
             put(SERIAL, struct.pack(">I", self.serial))
         else:
@@ -143,7 +153,7 @@ class Peer:
             unit.power_w = order["w"]
         elif what == "energy":
             unit.count()
-            unit.wh = order["wh"]
+            unit.wh, unit.fraction = float(int(order["wh"])), order["wh"] % 1
         elif what == "wire":
             unit.count()
             unit.coil = order["coil"]
@@ -163,6 +173,10 @@ class Peer:
             self.relays.followers[order["input"]] = order["coil"]
         elif what == "board":
             return {"inputs": self.relays.input_reads}
+        elif what == "writes":
+            return {"writes": self.relays.writes}
+        elif what == "witness":
+            self.relays.witness = (order["folder"], order["copy"])
         elif what == "read":
             unit.count()
             return {"wh": int(unit.wh), "requests": unit.requests}

@@ -1,0 +1,20 @@
+//! The real program as a site has it: `tapgate run` with a real pcscd, a real mosquitto, a Modbus
+//! server of another make, and a stand-in for the cloud.
+
+#![cfg(feature = "demo")]
+
+mod bad_input;
+mod cli;
+mod cloud;
+mod daemon;
+mod full_disk;
+mod fuzz;
+mod listener;
+mod lists;
+#[path = "../support/modbus_peer.rs"]
+mod modbus_peer;
+mod people;
+mod restart;
+mod site;
+mod systemd;
+mod tap;
