@@ -11,7 +11,7 @@ use crate::protocol::control::{Reply, Request, Status};
 
 /// Prints the status; 1 where something needs a technician.
 pub(super) fn run(config: &Path, json: bool) -> ExitCode {
-    let status = match client::ask(config, &Request::Status) {
+    let status = match client::ask(config, &Request::Status {}) {
         Ok(Reply::Status(status)) => status,
         Ok(Reply::Error(_)) => return ExitCode::from(EXIT_FAILURE),
         Err(code) => return code,

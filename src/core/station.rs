@@ -218,7 +218,7 @@ impl Station {
             None => State::Available,
             Some(session) if session.is_idle() => State::Idle,
             Some(session) if matches!(session.phase, Phase::Closing { .. }) => State::Starting,
-            Some(session) if session.phase == Phase::Running && !session.has_drawn() => {
+            Some(session) if session.phase != Phase::Recovering && !session.has_drawn() => {
                 State::Starting
             }
             Some(_) => State::InUse,

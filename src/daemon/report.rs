@@ -105,7 +105,7 @@ impl Daemon {
 
     pub(super) async fn on_asked(&mut self, asked: Asked) {
         let reply = match asked.request {
-            Request::Status => match self.status().await {
+            Request::Status {} => match self.status().await {
                 Ok(status) => Reply::Status(Box::new(status)),
                 Err(error) => Reply::Error(format!("the store does not answer: {error}")),
             },

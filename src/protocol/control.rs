@@ -15,8 +15,8 @@ pub const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Everything that `tapgate status` shows.
-    Status,
+    /// Everything that `tapgate status` shows. The braces make serde refuse unknown members.
+    Status {},
 }
 
 /// What the daemon answers.
