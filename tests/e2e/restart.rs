@@ -32,7 +32,7 @@ fn a_daemon_killed_at_a_tap_has_the_session_or_has_not_switched() {
     let mut site = Site::running();
     let mut started = 0;
     // Later and later: before the lookup, while the register is read, around the commit, after.
-    for delay_ms in [0, 3, 8, 15, 30, 60] {
+    for delay_ms in [0, 15, 40, 60, 80, 100, 120, 150] {
         let writes = site.writes().len();
         let card = site.present("Laundry", &ANNA);
         assert!(card.next_apdu().is_some(), "the card is read");
