@@ -101,6 +101,18 @@ pub struct Stamp {
     pub synced: bool,
 }
 
+impl Stamp {
+    /// Whether a message that claims to be issued at `issued_at` contradicts this clock. While the
+    /// clock is not trustworthy nothing does.
+    pub fn contradicts(&self, issued_at: Wall) -> bool {
+        self.synced && issued_at > self.wall + MOST_AHEAD
+    }
+}
+
+/// A message issued further ahead of a trustworthy clock than this is a mistake or an attack: once
+/// believed, every honest later one would count as outdated.
+const MOST_AHEAD: Duration = Duration::from_secs(24 * 3_600);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +133,15 @@ mod tests {
             r#"{"boot":31,"uptime_ms":86400123,"wall":"2026-11-22T10:01:02.345Z","synced":true}"#
         );
         assert_eq!(serde_json::from_str::<Stamp>(&text).expect("it was just written"), stamp);
+    }
+
+    #[test]
+    fn only_a_trustworthy_clock_contradicts_a_message_from_the_future() {
+        let now = Stamp { boot: 1, uptime: Uptime(0), wall: Wall(0), synced: true };
+        let day = Duration::from_secs(24 * 3_600);
+        assert!(!now.contradicts(Wall(0) + day));
+        assert!(now.contradicts(Wall(1) + day));
+        assert!(!Stamp { synced: false, ..now }.contradicts(Wall(i64::MAX)));
     }
 
     #[test]

@@ -35,6 +35,10 @@ impl Daemon {
             }
         };
         let version = head.version;
+        if self.clock.now().contradicts(head.issued_at) {
+            let detail = format!("issued_at {} lies more than 24 h ahead", head.issued_at);
+            return self.refuse_allowlist(Some(version), "bad_message", detail, current);
+        }
         match self.store.apply_allowlist(head, self.clock.now()).await {
             Ok(ApplyOutcome::Applied { allowlist, .. }) => {
                 let applied = AllowlistStanding::from(&allowlist);

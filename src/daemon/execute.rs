@@ -1,11 +1,12 @@
 //! Runs a step: commits its records, then runs its commands in order.
 
 use crate::core::event::{Command, Event, Step, Tap};
-use crate::core::ids::SessionId;
+use crate::core::ids::{BusId, DeviceId, SessionId};
 use crate::daemon::event_loop::Daemon;
 use crate::io::modbus::{FieldCommand, FieldEvent};
 use crate::io::pcsc::ReaderEvent;
 use crate::io::store::StoreError;
+use crate::protocol::cloud::EventBody;
 
 impl Daemon {
     /// Record, then act. A commit that fails goes back to the core, which denies what would have
@@ -85,13 +86,24 @@ impl Daemon {
             FieldEvent::UnitBack { bus, unit, device } => self.on_unit_back(&bus, unit, &device),
             FieldEvent::BusDown { bus, error } => {
                 tracing::warn!(%bus, "bus is down: {error}");
+                for device in self.devices_on(&bus) {
+                    self.send_event(EventBody::UnitDown { device });
+                }
                 self.watch.note_bus_down(bus, error);
             }
             FieldEvent::BusBack { bus } => {
                 tracing::info!(%bus, "bus is back");
+                for device in self.devices_on(&bus) {
+                    self.send_event(EventBody::UnitBack { device });
+                }
                 self.watch.note_bus_back(&bus);
             }
         }
+    }
+
+    fn devices_on(&self, bus: &BusId) -> Vec<DeviceId> {
+        let units = self.field.health().into_iter();
+        units.filter(|unit| unit.bus == *bus).map(|unit| unit.device).collect()
     }
 
     pub(super) async fn on_reader(&mut self, event: ReaderEvent) {

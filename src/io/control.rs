@@ -15,6 +15,8 @@ use crate::protocol::control::{REQUEST_MAX_BYTES, Reply, Request};
 const CONNECTIONS: usize = 8;
 /// A command that neither asks nor listens for this long is cut off.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A command writes its request at once; who does not is no command and gives its place up.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(1);
 /// The group that may give commands.
 const GROUP: &str = "tapgate";
 
@@ -122,7 +124,8 @@ async fn answer(stream: UnixStream, asked: mpsc::Sender<Asked>) -> std::io::Resu
     let (reading, mut writing) = stream.into_split();
     let mut line = Vec::new();
     let bound = REQUEST_MAX_BYTES as u64 + 1;
-    BufReader::new(reading.take(bound)).read_until(b'\n', &mut line).await?;
+    let mut request = BufReader::new(reading.take(bound));
+    tokio::time::timeout(REQUEST_PATIENCE, request.read_until(b'\n', &mut line)).await??;
     let reply = if line.len() > REQUEST_MAX_BYTES {
         Reply::Error(format!("the request is longer than {REQUEST_MAX_BYTES} bytes"))
     } else {

@@ -14,7 +14,7 @@ use super::ledger::{AckOutcome, Ledger, LedgerError};
 use super::link::{Worker, stopped};
 use super::sender::fit;
 use crate::protocol::cloud::{
-    Ack, EventBody, EventKind, EventMessage, MAX_BATCH_RECORDS, MAX_PAYLOAD_BYTES,
+    Ack, Down, EventBody, EventKind, EventMessage, MAX_BATCH_RECORDS, MAX_PAYLOAD_BYTES,
     MAX_RETAINED_BYTES, Offline, State,
 };
 
@@ -398,6 +398,11 @@ impl<'a, L: Ledger> Session<'a, L> {
     }
 
     async fn on_ack(&mut self, ack: Ack) {
+        if self.worker.clock.stamp().contradicts(ack.issued_at) {
+            let topic = self.worker.topics.down(Down::Ack);
+            let detail = format!("issued_at {} lies more than 24 h ahead", ack.issued_at);
+            return self.on_refused(EventBody::BadMessage { topic, detail }).await;
+        }
         let (upto, before) = (ack.upto, self.worker.window.standing().acked);
         let outcome = match self.worker.ledger.acknowledge(ack).await {
             Ok(outcome) => outcome,
