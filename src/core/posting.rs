@@ -24,6 +24,16 @@ const OFF_MW: i64 = 1_000;
 impl Station {
     /// The meter answered.
     pub(super) fn on_reading(&mut self, reading: &Reading, turn: &mut Turn<'_>) {
+        if let Some(session) = &mut self.session
+            && let Some(vehicle) = reading.vehicle
+        {
+            session.on_vehicle(vehicle);
+        }
+        let tells_only_the_car = reading.energy_wh.is_none() && reading.power_mw.is_none();
+        if tells_only_the_car && reading.vehicle.is_some() {
+            // A charger whose meter is another device: nothing is said of energy and power.
+            return self.end_if_due(turn);
+        }
         let Some(meter) = &mut self.meter else { return };
         let before_wh = meter.register_wh();
         let verdict = meter.judge(reading, turn.now);
@@ -221,9 +231,6 @@ impl Station {
 
     fn watch_load(&mut self, reading: &Reading, now: Uptime) {
         let Some(session) = &mut self.session else { return };
-        if let Some(vehicle) = reading.vehicle {
-            session.on_vehicle(vehicle);
-        }
         match reading.power_mw {
             Some(power_mw) => session.on_power(power_mw, &self.plan, now),
             None => session.on_silence(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::core::badge::Technology;
 use crate::core::badge::Uid;
 use crate::core::event::Vehicle;
 use crate::core::ids::UserId;
@@ -34,6 +35,8 @@ pub struct Session {
     pub reclosed: u32,
     /// Its switch was seen closed: from then on a switch that fails does not end it.
     pub confirmed: bool,
+    /// Of the card that started it, as long as the daemon runs.
+    pub technology: Option<Technology>,
     /// A limit or revocation waits for the next idle moment.
     pub end_when_idle: Option<EndReason>,
 }
@@ -119,6 +122,7 @@ impl Session {
             },
             reclosed: 0,
             confirmed: false,
+            technology: None,
             end_when_idle: None,
         }
     }

@@ -2,6 +2,7 @@
 //! of it where one of these fails.
 
 use crate::core::access::Denial;
+use crate::core::badge::Technology;
 use crate::core::event::{Command, Feedback, Notice, Pace};
 use crate::core::ids::{BadgeId, ReaderId, SessionId};
 use crate::core::ledger::{EndReason, Fact, SessionStart, SwitchPosition};
@@ -16,6 +17,10 @@ pub(super) struct Displaced {
     session: Session,
     meter: Option<Meter>,
 }
+
+/// Whom a late refusal names, with the card's technology.
+#[derive(Default)]
+struct Bearer(Option<BadgeId>, Option<Technology>);
 
 /// A meter that stays silent for months while its machine is used: the record that ends its silence
 /// names the newest sessions, and stays far below the 4 KiB that a record may have.
@@ -61,6 +66,7 @@ impl Station {
         let phase = Phase::Closing { attempts: 1, retry_at: turn.uptime() + CLOSE_SILENCE };
         let mut session = Session::new(start, turn.now, phase);
         session.estimated = missing;
+        session.technology = pending.technology;
         self.session = Some(session);
         self.switch.must_open = false;
         self.switch.retry_at = None;
@@ -116,13 +122,13 @@ impl Station {
     pub(super) fn refuse_pending(&mut self, reason: Denial, turn: &mut Turn<'_>) {
         let Some(pending) = self.pending.take() else { return };
         let Some(reader) = pending.reader else { return };
-        self.deny(reader, reason, pending.badge, turn);
+        self.deny(reader, reason, Bearer(pending.badge, pending.technology), turn);
     }
 
-    fn deny(&self, reader: ReaderId, reason: Denial, badge: Option<BadgeId>, turn: &mut Turn<'_>) {
+    fn deny(&self, reader: ReaderId, reason: Denial, bearer: Bearer, turn: &mut Turn<'_>) {
         turn.take_back_grant(&reader, reason);
         let station = Some(self.plan.id.clone());
-        let (technology, uid) = (None, None);
+        let (Bearer(badge, technology), uid) = (bearer, None);
         let denied = Notice::Denied { reader, station, reason, technology, badge, uid };
         turn.command(Command::Notify(denied));
     }
@@ -139,13 +145,15 @@ impl Station {
 
     /// The start could not be recorded: its switch was never told to close.
     pub(super) fn undo_start(&mut self, turn: &mut Turn<'_>) {
-        let badge = self.session.take().and_then(|session| session.start.badge);
+        let denied = self.session.take();
+        let bearer = denied.map(|session| Bearer(session.start.badge, session.technology));
         if let Some(Displaced { session, meter }) = self.displaced.take() {
             (self.session, self.meter) = (Some(session), meter);
         } else {
             turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Idle));
             self.open_if_unused(turn);
         }
-        self.deny(self.plan.reader.clone(), Denial::StorageFailure, badge, turn);
+        let bearer = bearer.unwrap_or_default();
+        self.deny(self.plan.reader.clone(), Denial::StorageFailure, bearer, turn);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::access::Denial;
-use crate::core::badge::Uid;
+use crate::core::badge::{Technology, Uid};
 use crate::core::event::{Command, Feedback, Notice, Pace, Step};
 use crate::core::ids::{BadgeId, ReaderId, SessionId, UserId};
 use crate::core::ledger::{
@@ -102,6 +102,7 @@ pub(super) struct PendingStart {
     pub(super) user: Option<UserId>,
     pub(super) badge: Option<BadgeId>,
     pub(super) uid: Option<Uid>,
+    pub(super) technology: Option<Technology>,
     pub(super) authorised_by: Authority,
     pub(super) allowlist_version: Option<u64>,
     pub(super) reader: Option<ReaderId>,

@@ -272,6 +272,7 @@ impl Gateway {
             user: entry.map(|entry| entry.user.clone()),
             badge: entry.map(|entry| entry.badge.clone()),
             uid: Some(tap.uid),
+            technology: Some(tap.technology),
             authorised_by: Authority::Allowlist,
             allowlist_version: self.allowlist.as_ref().map(|allowlist| allowlist.version),
             reader: Some(tap.reader.clone()),

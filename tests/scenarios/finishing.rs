@@ -1,6 +1,6 @@
 //! How sessions end, and what may not end them.
 
-use tapgate::core::event::{Feedback, Vehicle};
+use tapgate::core::event::{Event, Feedback, Reading, Vehicle};
 use tapgate::core::ledger::{EndReason, Quality};
 use tapgate::core::site::{OnRevoked, StationKind};
 
@@ -224,6 +224,25 @@ fn unplugging_ends_a_charger_that_sees_the_car() {
     world.run_minutes(90);
     assert_eq!(world.ended().len(), 0, "a full car still stands there");
     world.plant("charger-1").vehicle = Some(Vehicle::Absent);
+    world.run(5);
+    assert_eq!(world.ended()[0].reason, EndReason::Unplugged);
+}
+
+#[test]
+fn a_charger_that_tells_of_the_car_alone_says_nothing_of_its_power() {
+    let mut plan = charger();
+    plan.has_vehicle_state = true;
+    let mut world = World::new(single(plan));
+    world.plant("charger-1").load(&CHARGE);
+    world.tap("door", anna());
+    world.run(20);
+    let power_mw = world.view("charger-1").power_mw;
+    assert!(power_mw.is_some());
+    let reading = Reading { vehicle: Some(Vehicle::Charging), ..Reading::default() };
+    world.happens(Event::MeterRead { station: "charger-1".into(), reading });
+    assert_eq!(world.view("charger-1").power_mw, power_mw);
+    let reading = Reading { vehicle: Some(Vehicle::Absent), ..Reading::default() };
+    world.happens(Event::MeterRead { station: "charger-1".into(), reading });
     world.run(5);
     assert_eq!(world.ended()[0].reason, EndReason::Unplugged);
 }

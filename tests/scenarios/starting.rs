@@ -56,6 +56,11 @@ fn a_silent_meter_refuses_a_charger() {
     assert!(world.denied(Denial::OutOfService));
     assert!(!world.plant("charger-1").closed);
     assert_eq!(world.started(), 0);
+    let names_card = |notice: &Notice| match notice {
+        Notice::Denied { technology, badge, .. } => technology.is_some() && badge.is_some(),
+        _ => false,
+    };
+    assert!(world.notices.iter().any(names_card), "{:?}", world.notices);
 }
 
 #[test]
