@@ -157,6 +157,9 @@ pub enum Command {
     ReadSwitch(StationId),
     /// Read the meter now.
     ReadMeter(StationId),
+    /// Read the register alone, as fast as it can be had: a start waits for it. The reading is
+    /// without power.
+    ReadRegister(StationId),
     /// Read the meter from now on at this pace.
     PaceMeter(StationId, Pace),
     /// Watch the buttons of these stations, or of none.

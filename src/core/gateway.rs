@@ -332,6 +332,7 @@ fn starts_one_of(denied: &[StationId], readers: &[ReaderId], command: &Command) 
         Command::OpenSwitch(_)
         | Command::ReadSwitch(_)
         | Command::ReadMeter(_)
+        | Command::ReadRegister(_)
         | Command::WatchButtons(..)
         | Command::Notify(_) => false,
     }

@@ -27,13 +27,14 @@ struct Bearer(Option<BadgeId>, Option<Technology>);
 const SPANNED_MAX: usize = 16;
 
 impl Station {
-    /// A grant: the start register first.
+    /// A grant: the start register first. A hand-over needs to know the load at that moment too.
     pub(super) fn begin_start(&mut self, pending: PendingStart, turn: &mut Turn<'_>) {
         self.pending = Some(pending);
-        if self.meter.is_some() {
-            turn.command(Command::ReadMeter(self.plan.id.clone()));
-        } else {
-            self.complete_start(None, turn);
+        let id = self.plan.id.clone();
+        match (&self.meter, &self.session) {
+            (None, _) => self.complete_start(None, turn),
+            (Some(_), None) => turn.command(Command::ReadRegister(id)),
+            (Some(_), Some(_)) => turn.command(Command::ReadMeter(id)),
         }
     }
 

@@ -12,33 +12,39 @@ impl Daemon {
     /// Record, then act. A commit that fails goes back to the core, which denies what would have
     /// started; nothing is acted on before its record is on disk.
     pub(super) async fn execute(&mut self, step: Step) {
-        let step = self.commit(step).await;
+        let (step, head) = self.commit(step).await;
         for command in step.commands {
+            let awaited = is_awaited(&command);
             self.run_command(command);
+            if awaited {
+                // The bus sends it before this loop goes on to logs and messages.
+                tokio::task::yield_now().await;
+            }
+        }
+        if let Some(head) = head {
+            self.log_records(&step.records, head);
+            if let Some(cloud) = &self.cloud {
+                cloud.records_committed();
+            }
         }
     }
 
-    async fn commit(&mut self, step: Step) -> Step {
+    /// The step to go on with, and the last record's number where records were saved.
+    async fn commit(&mut self, step: Step) -> (Step, Option<u64>) {
         if step.records.is_empty() {
-            return step;
+            return (step, None);
         }
         match self.store.commit(step.records.clone()).await {
-            Ok(head) => {
-                self.log_records(&step.records, head.seq);
-                if let Some(cloud) = &self.cloud {
-                    cloud.records_committed();
-                }
-                step
-            }
+            Ok(head) => (step, Some(head.seq)),
             Err(StoreError::Impossible { kind, reason }) => {
                 // Memory and disk disagree, and the disk is right: a restart rebuilds from it, and
                 // touches no switch.
                 self.fatal = Some(format!("{kind} contradicts the ledger: {reason}"));
-                Step::default()
+                (Step::default(), None)
             }
             Err(error) => {
                 tracing::error!("records cannot be saved, starts are refused: {error}");
-                self.gateway.handle_commit_failure(step, self.clock.now())
+                (self.gateway.handle_commit_failure(step, self.clock.now()), None)
             }
         }
     }
@@ -49,6 +55,7 @@ impl Daemon {
             Command::OpenSwitch(station) => self.field.send(FieldCommand::OpenSwitch(station)),
             Command::ReadSwitch(station) => self.field.send(FieldCommand::ReadSwitch(station)),
             Command::ReadMeter(station) => self.field.send(FieldCommand::ReadMeter(station)),
+            Command::ReadRegister(station) => self.field.send(FieldCommand::ReadRegister(station)),
             Command::PaceMeter(station, pace) => {
                 self.field.send(FieldCommand::Pace(station, pace));
             }
@@ -138,6 +145,23 @@ impl Daemon {
             ReaderEvent::PcscdUnavailable { message } => tracing::warn!("{message}"),
             ReaderEvent::PcscdBack => tracing::info!("pcscd answers again"),
         }
+    }
+}
+
+/// Whether a resident waits for the field bus to be told.
+fn is_awaited(command: &Command) -> bool {
+    match command {
+        Command::CloseSwitch(_)
+        | Command::OpenSwitch(_)
+        | Command::ReadMeter(_)
+        | Command::ReadRegister(_) => true,
+        Command::ReadSwitch(_)
+        | Command::PaceMeter(..)
+        | Command::SetLamp(..)
+        | Command::WatchButtons(..)
+        | Command::ShowFeedback(..)
+        | Command::Notify(_)
+        | Command::PublishStation(_) => false,
     }
 }
 

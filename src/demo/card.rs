@@ -104,7 +104,7 @@ impl CardFace {
 pub struct VirtualCard {
     stream: TcpStream,
     thread: Option<JoinHandle<()>>,
-    apdus: Receiver<Vec<u8>>,
+    apdus: Receiver<(Vec<u8>, Instant)>,
     looks: Receiver<()>,
     rest: Receiver<()>,
     /// When it was put on the reader.
@@ -151,6 +151,11 @@ impl VirtualCard {
     /// The next APDU that the card was asked since the last call, waiting for it if need be; `None`
     /// where none comes.
     pub fn next_apdu(&self) -> Option<Vec<u8>> {
+        self.next_apdu_at().map(|(apdu, _)| apdu)
+    }
+
+    /// The same, with the moment at which the card answered.
+    pub fn next_apdu_at(&self) -> Option<(Vec<u8>, Instant)> {
         self.apdus.recv_timeout(PATIENCE).ok()
     }
 
@@ -175,7 +180,7 @@ impl Drop for VirtualCard {
 
 /// What was asked of the card.
 struct Record {
-    apdu: Sender<Vec<u8>>,
+    apdu: Sender<(Vec<u8>, Instant)>,
     look: SyncSender<()>,
     off: SyncSender<()>,
 }
@@ -201,7 +206,7 @@ fn serve(mut stream: &TcpStream, face: &CardFace, record: &Record) -> io::Result
                 is_used = true;
                 let answer = face.answer_to(&frame);
                 // Nobody may want to know.
-                let _ = record.apdu.send(frame);
+                let _ = record.apdu.send((frame, Instant::now()));
                 let Some(answer) = answer else { return Ok(()) };
                 answer
             }

@@ -11,7 +11,7 @@ use tokio_modbus::Request;
 
 use super::error::BusError;
 use super::health::{Change, Pulse, Silence, UnitHealth, UnitState};
-use super::link::{Answer, Link, Question};
+use super::link::{Answer, Link, Question, wait_until};
 use super::plan::{BusPlan, SwitchPlan};
 use super::queue::{Inbox, Job};
 use super::schedule::{Duty, Schedule};
@@ -200,12 +200,26 @@ impl Line {
         if let Some(unit) = probe.filter(|unit| askable(unit) <= now) {
             return Turn::Probe(unit);
         }
-        if let Some(duty) = self.schedule.next(now) {
+        let free_at = |duty| self.free_at(duty);
+        if let Some(duty) = self.schedule.next(now, free_at) {
             return Turn::Duty(duty);
         }
-        let wakes = [self.schedule.next_due(), probe.as_ref().map(askable), self.link.retry_at()];
+        let wakes =
+            [self.schedule.next_due(free_at), probe.as_ref().map(askable), self.link.retry_at()];
         let next = wakes.into_iter().flatten().min();
         Turn::Rest(next.map_or(now + MAX_SLEEP, |next| next.min(now + MAX_SLEEP)))
+    }
+
+    /// Until when the unit of a duty wants its pause.
+    fn free_at(&self, duty: Duty) -> Option<Instant> {
+        let stations = &self.plan.stations;
+        let unit = match duty {
+            Duty::Heartbeat(unit) | Duty::Switches(unit) => Some(unit),
+            Duty::Refresh(station) => stations[station].switch.as_ref().map(SwitchPlan::unit),
+            Duty::Meter(station) => stations[station].meter.or(stations[station].vehicle),
+            Duty::Buttons => None,
+        };
+        unit.map(|unit| self.units[unit].free_at)
     }
 
     async fn work(&mut self, job: Job) {
@@ -216,6 +230,10 @@ impl Line {
             Job::ReadSwitch(_) => self.read_switch(station).await,
             Job::ReadMeter(_) => {
                 self.read_meter(station, true).await;
+                self.inbox.orders().hold_until = Some(Instant::now() + TAP_HOLD);
+            }
+            Job::ReadRegister(_) => {
+                self.read_register(station).await;
                 self.inbox.orders().hold_until = Some(Instant::now() + TAP_HOLD);
             }
             Job::Feedback { closed, .. } => self.report_switch(station, Some(closed), true).await,
@@ -254,7 +272,7 @@ impl Line {
             timeout: planned.timeout,
         };
         let min_gap = planned.profile.min_gap;
-        sleep_until(self.units[unit].free_at).await;
+        wait_until(self.units[unit].free_at).await;
         let begun = Instant::now();
         let outcome = self.link.ask(&question, urgent).await;
         self.units[unit].free_at = Instant::now() + min_gap;

@@ -201,7 +201,7 @@ impl Link {
 
     async fn ask_once(&mut self, question: &Question, urgent: bool) -> Result<Answer, BusError> {
         self.open(urgent).await?;
-        sleep_until(self.free_at).await;
+        wait_until(self.free_at).await;
         let context = self.context.as_mut().expect("the link was just opened");
         context.set_slave(Slave(question.unit));
         let call = context.call(question.request.clone());
@@ -251,6 +251,14 @@ impl Link {
 
     fn unreachable(&self, source: io::Error) -> BusError {
         BusError::Unreachable { bus: self.bus.clone(), endpoint: self.endpoint.clone(), source }
+    }
+}
+
+/// Does not touch the timer for a moment that is over: its ticks are a millisecond apart, and a
+/// moment within the current one would cost up to two.
+pub(super) async fn wait_until(moment: Instant) {
+    if moment > Instant::now() {
+        sleep_until(moment).await;
     }
 }
 

@@ -13,6 +13,9 @@ use crate::config::profile::Profile;
 use crate::core::event::{Pace, Reading};
 use crate::core::ids::StationId;
 
+const ENERGY: &str = "energy_import";
+const POWER: &str = "power";
+const VEHICLE: &str = "vehicle_state";
 const SERIAL_NUMBER: &str = "serial_number";
 
 impl Line {
@@ -22,9 +25,12 @@ impl Line {
             (self.plan.stations[station].meter, self.plan.stations[station].vehicle);
         let mut reading = Reading::default();
         if let Some(unit) = meter {
-            let with_vehicle = vehicle == Some(unit);
+            let names: &[&str] = match vehicle == Some(unit) {
+                true => &[ENERGY, POWER, VEHICLE],
+                false => &[ENERGY, POWER],
+            };
             // Why there is no reading is in the unit's health; here it is a silent meter.
-            drop(self.read_energy(unit, with_vehicle, urgent, &mut reading).await);
+            drop(self.read_values(unit, names, urgent, &mut reading).await);
         }
         if let Some(unit) = vehicle.filter(|unit| meter != Some(*unit)) {
             drop(self.read_vehicle(unit, urgent, &mut reading).await);
@@ -40,10 +46,30 @@ impl Line {
         }
     }
 
-    async fn read_energy(
+    /// Reads a station's register alone, since a start waits for it: power is live a request and a
+    /// gap sooner. The next poll tells the rest.
+    pub(super) async fn read_register(&mut self, station: usize) {
+        let planned = &self.plan.stations[station];
+        let Some(unit) = planned.meter else {
+            // A charger's meter on another bus reports for itself.
+            if planned.vehicle.is_none() {
+                self.tell_silent(station).await;
+            }
+            return;
+        };
+        let mut reading = Reading::default();
+        // Why there is no reading is in the unit's health; here it is a silent meter.
+        drop(self.read_values(unit, &[ENERGY], true, &mut reading).await);
+        match reading.energy_wh {
+            Some(_) => self.tell_reading(station, reading).await,
+            None => self.tell_silent(station).await,
+        }
+    }
+
+    async fn read_values(
         &mut self,
         unit: usize,
-        with_vehicle: bool,
+        names: &[&str],
         urgent: bool,
         reading: &mut Reading,
     ) -> Result<(), BusError> {
@@ -54,21 +80,16 @@ impl Line {
         self.prepare(unit, urgent).await?;
         self.read_serial(unit, urgent).await?;
         let profile = self.plan.units[unit].profile.clone();
-        let mut names = vec!["energy_import", "power"];
-        if with_vehicle {
-            names.push("vehicle_state");
-        }
         let exponents =
             names.iter().filter_map(|name| profile.points.get(*name)?.exponent.as_deref());
-        let exponents: Vec<&str> = exponents.collect();
-        names.extend(exponents);
+        let names: Vec<&str> = names.iter().copied().chain(exponents).collect();
         let (values, outcome) = self.read(unit, &names, urgent).await;
         let value = |name, decode: fn(&_, &_, Option<i64>) -> Option<i64>| {
             let (point, raw) = values.of(&profile, name)?;
             decode(point, raw, exponent_of(&values, &profile, name))
         };
-        reading.energy_wh = value("energy_import", codec::energy_wh);
-        reading.power_mw = value("power", codec::power_mw);
+        reading.energy_wh = value(ENERGY, codec::energy_wh);
+        reading.power_mw = value(POWER, codec::power_mw);
         reading.vehicle = vehicle_in(&values, &profile);
         if reading.energy_wh.is_some() || reading.power_mw.is_some() {
             reading.serial = self.units[unit].serial.take();
@@ -88,7 +109,7 @@ impl Line {
         }
         self.prepare(unit, urgent).await?;
         let profile = self.plan.units[unit].profile.clone();
-        let (values, outcome) = self.read(unit, &["vehicle_state"], urgent).await;
+        let (values, outcome) = self.read(unit, &[VEHICLE], urgent).await;
         reading.vehicle = vehicle_in(&values, &profile);
         outcome
     }
@@ -201,6 +222,6 @@ fn exponent_of(values: &Values, profile: &Profile, name: &str) -> Option<i64> {
 }
 
 fn vehicle_in(values: &Values, profile: &Profile) -> Option<crate::core::event::Vehicle> {
-    let (point, raw) = values.of(profile, "vehicle_state")?;
+    let (point, raw) = values.of(profile, VEHICLE)?;
     codec::vehicle(point, raw)
 }

@@ -58,6 +58,8 @@ pub enum FieldCommand {
     ReadSwitch(StationId),
     /// Answered by [`FieldEvent::Meter`] or [`FieldEvent::MeterSilent`].
     ReadMeter(StationId),
+    /// The same for the register alone, as fast as it can be had: a start waits for it.
+    ReadRegister(StationId),
     /// From now on the meter is read at this pace, and the switch at least every 10 s or, while the
     /// pace is not idle, every second.
     Pace(StationId, Pace),
@@ -152,7 +154,8 @@ impl Field {
             FieldCommand::CloseSwitch(station) => self.switch(&station, Job::Close),
             FieldCommand::OpenSwitch(station) => self.switch(&station, Job::Open),
             FieldCommand::ReadSwitch(station) => self.switch(&station, Job::ReadSwitch),
-            FieldCommand::ReadMeter(station) => self.read_meter(&station),
+            FieldCommand::ReadMeter(station) => self.read_meter(&station, Job::ReadMeter),
+            FieldCommand::ReadRegister(station) => self.read_meter(&station, Job::ReadRegister),
             FieldCommand::Pace(station, pace) => {
                 for line in self.route(&station).iter().flat_map(|route| &route.all) {
                     self.lines[*line].inbox.order(|orders| {
@@ -195,7 +198,7 @@ impl Field {
     }
 
     /// Reads a meter; the bus of the station's switch holds its polls until that is written.
-    fn read_meter(&self, station: &StationId) {
+    fn read_meter(&self, station: &StationId, job: fn(StationId) -> Job) {
         let Some(route) = self.route(station) else { return };
         let switch = route.switch;
         if let Some(line) = switch.filter(|line| !route.meters.contains(line)) {
@@ -205,8 +208,7 @@ impl Field {
         // A station without a meter is answered by the bus of its switch: silent.
         let unmetered = switch.filter(|_| route.meters.is_empty());
         for line in route.meters.iter().copied().chain(unmetered) {
-            let job = Job::ReadMeter(station.clone());
-            self.lines[line].inbox.order(|orders| orders.push(job));
+            self.lines[line].inbox.order(|orders| orders.push(job(station.clone())));
         }
     }
 

@@ -9,8 +9,12 @@ use crate::config::wiring::{Bus, Control, Device, PointRef, StationWiring, Wirin
 use crate::core::ids::{BusId, DeviceId, StationId};
 
 /// Unused registers between two points that are read along rather than asked around: 16 registers
-/// are 18 ms at 19200 baud, less than a second request with its gap.
+/// are 18 ms at 19200 baud, less than a second request.
 const MAX_HOLE_REGISTERS: u16 = 16;
+
+/// One more for each such part of the pause that a device wants between two requests: a register's
+/// time on the line at 9600 baud.
+const REGISTER_TIME: Duration = Duration::from_micros(2_300);
 
 /// The same for coils and inputs, of which eight share a byte.
 const MAX_HOLE_BITS: u16 = 64;
@@ -195,10 +199,10 @@ impl Block {
     }
 
     /// Whether `point` may be read along without asking for too much or too much unused.
-    fn takes(&self, point: &Point, max_registers: u16) -> bool {
+    fn takes(&self, point: &Point, profile: &Profile) -> bool {
         let (hole, limit) = match point.table {
             Table::Coil | Table::Discrete => (MAX_HOLE_BITS, MAX_BITS_PER_READ),
-            Table::Input | Table::Holding => (MAX_HOLE_REGISTERS, max_registers),
+            Table::Input | Table::Holding => (max_hole(profile), profile.max_registers_per_read),
         };
         let end = u32::from(self.address) + u32::from(self.count);
         let point_end = u32::from(point.address) + u32::from(point.value.registers());
@@ -214,6 +218,11 @@ impl Block {
     }
 }
 
+fn max_hole(profile: &Profile) -> u16 {
+    let spared = profile.min_gap.as_micros() / REGISTER_TIME.as_micros();
+    MAX_HOLE_REGISTERS.saturating_add(u16::try_from(spared).unwrap_or(u16::MAX))
+}
+
 /// The fewest requests that read these points of a profile; each alone where `apart`.
 /// Names that the profile does not have are left out.
 pub(super) fn blocks(profile: &Profile, names: &[&str], apart: bool) -> Vec<Block> {
@@ -227,7 +236,7 @@ pub(super) fn blocks(profile: &Profile, names: &[&str], apart: bool) -> Vec<Bloc
     let mut blocks: Vec<Block> = Vec::new();
     for (name, point) in points {
         match blocks.last_mut() {
-            Some(block) if !apart && block.takes(point, profile.max_registers_per_read) => {
+            Some(block) if !apart && block.takes(point, profile) => {
                 block.add(name, point);
             }
             Some(_) | None => blocks.push(Block::alone(name, point)),

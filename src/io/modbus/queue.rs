@@ -19,6 +19,7 @@ pub(super) enum Job {
     Close(StationId),
     ReadSwitch(StationId),
     ReadMeter(StationId),
+    ReadRegister(StationId),
     /// Read the contactor feedback of a switch on another bus, found in this position.
     Feedback {
         station: StationId,
@@ -47,6 +48,7 @@ impl Job {
             | Job::Close(station)
             | Job::ReadSwitch(station)
             | Job::ReadMeter(station)
+            | Job::ReadRegister(station)
             | Job::Feedback { station, .. }
             | Job::Lamp { station, .. } => station,
         }
@@ -56,7 +58,7 @@ impl Job {
         match self {
             Job::Open(_) | Job::Close(_) => Kind::Switch,
             Job::ReadSwitch(_) => Kind::ReadSwitch,
-            Job::ReadMeter(_) => Kind::ReadMeter,
+            Job::ReadMeter(_) | Job::ReadRegister(_) => Kind::ReadMeter,
             Job::Feedback { .. } => Kind::Feedback,
             Job::Lamp { .. } => Kind::Lamp,
         }
@@ -67,7 +69,10 @@ impl Job {
         match self {
             Job::Open(_) => 0,
             Job::Close(_) => 1,
-            Job::ReadSwitch(_) | Job::ReadMeter(_) | Job::Feedback { .. } => 2,
+            Job::ReadSwitch(_)
+            | Job::ReadMeter(_)
+            | Job::ReadRegister(_)
+            | Job::Feedback { .. } => 2,
             Job::Lamp { .. } => 3,
         }
     }

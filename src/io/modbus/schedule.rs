@@ -105,9 +105,15 @@ impl Schedule {
         }
     }
 
-    /// What is due, the most urgent first, then the longest due.
-    pub(super) fn next(&self, now: Instant) -> Option<Duty> {
-        let due = self.entries.iter().filter(|entry| entry.due <= now);
+    /// What is due, the most urgent first, then the longest due. A duty whose unit wants its pause,
+    /// by `free_at`, leaves the bus to others until then.
+    pub(super) fn next(
+        &self,
+        now: Instant,
+        free_at: impl Fn(Duty) -> Option<Instant>,
+    ) -> Option<Duty> {
+        let free = |duty| free_at(duty).is_none_or(|free| free <= now);
+        let due = self.entries.iter().filter(|entry| entry.due <= now && free(entry.duty));
         due.min_by_key(|entry| {
             let starving = entry.urgency == Urgency::Idle && now >= entry.due + PATIENCE;
             (if starving { Urgency::Running } else { entry.urgency }, entry.due)
@@ -115,9 +121,10 @@ impl Schedule {
         .map(|entry| entry.duty)
     }
 
-    /// When the next duty is due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.entries.iter().map(|entry| entry.due).min()
+    /// When the next duty is due and its unit free.
+    pub(super) fn next_due(&self, free_at: impl Fn(Duty) -> Option<Instant>) -> Option<Instant> {
+        let due = |entry: &Entry| free_at(entry.duty).map_or(entry.due, |free| free.max(entry.due));
+        self.entries.iter().map(due).min()
     }
 }
 
@@ -151,7 +158,7 @@ mod tests {
         let mut counts = [0; 20];
         for tenth in 0..1_200 {
             let now = start + Duration::from_millis(100 * tenth);
-            if let Some(Duty::Meter(station)) = schedule.next(now) {
+            if let Some(Duty::Meter(station)) = schedule.next(now, |_| None) {
                 counts[station] += 1;
                 schedule.done(Duty::Meter(station), now, now);
             }
@@ -169,12 +176,12 @@ mod tests {
         schedule.poll(Duty::Meter(0), start);
         schedule.every(Duty::Heartbeat(0), Duration::from_secs(5), start);
 
-        assert_eq!(schedule.next(start), Some(Duty::Heartbeat(0)));
+        assert_eq!(schedule.next(start, |_| None), Some(Duty::Heartbeat(0)));
         schedule.done(Duty::Heartbeat(0), start, start);
-        assert_eq!(schedule.next(start), Some(Duty::Meter(0)));
+        assert_eq!(schedule.next(start, |_| None), Some(Duty::Meter(0)));
         schedule.done(Duty::Meter(0), start, start);
-        assert_eq!(schedule.next(start), None);
-        assert_eq!(schedule.next_due(), Some(start + Duration::from_secs(5)));
+        assert_eq!(schedule.next(start, |_| None), None);
+        assert_eq!(schedule.next_due(|_| None), Some(start + Duration::from_secs(5)));
     }
 
     #[test]
@@ -185,9 +192,25 @@ mod tests {
         schedule.done(Duty::Meter(0), start, start);
 
         schedule.pace(Duty::Meter(0), Pace::Running, start);
-        assert_eq!(schedule.next(start), Some(Duty::Meter(0)));
+        assert_eq!(schedule.next(start, |_| None), Some(Duty::Meter(0)));
         schedule.done(Duty::Meter(0), start, start);
         schedule.pace(Duty::Meter(0), Pace::Idle, start);
-        assert_eq!(schedule.next_due(), Some(start + RUNNING));
+        assert_eq!(schedule.next_due(|_| None), Some(start + RUNNING));
+    }
+
+    #[test]
+    fn a_unit_in_its_pause_leaves_the_bus_to_others() {
+        let start = Instant::now();
+        let free = start + Duration::from_millis(60);
+        let free_at = |duty| (duty == Duty::Meter(0)).then_some(free);
+        let mut schedule = Schedule::default();
+        schedule.poll(Duty::Meter(0), start);
+        assert_eq!(schedule.next(start, free_at), None);
+        assert_eq!(schedule.next_due(free_at), Some(free));
+
+        schedule.poll(Duty::Meter(1), start);
+
+        assert_eq!(schedule.next(start, free_at), Some(Duty::Meter(1)));
+        assert_eq!(schedule.next(free, free_at), Some(Duty::Meter(0)));
     }
 }

@@ -56,16 +56,24 @@ pub(super) enum CardRead {
     Unreadable(String),
 }
 
-/// Reads the UID of the card on a reader. An error is one of pcscd or the reader, not of the card.
-pub(super) fn read_uid(context: &Context, reader: &CStr) -> Result<CardRead, Error> {
-    let attempt = || Connection::to_card(context, reader).and_then(|card| ask_for_uid(&card));
+/// Reads the UID of the card on a reader. The connection comes back with it: closing it is another
+/// call to pcscd, which a tap need not wait for. An error is one of pcscd or the reader, not of the
+/// card.
+pub(super) fn read_uid(
+    context: &Context,
+    reader: &CStr,
+) -> Result<(CardRead, Option<Connection>), Error> {
+    let attempt = || {
+        let card = Connection::to_card(context, reader)?;
+        Ok((ask_for_uid(&card)?, Some(card)))
+    };
     let outcome = match attempt() {
         // Another program may reset the card between two steps; once more then succeeds.
         Err(Error::ResetCard | Error::UnpoweredCard) => attempt(),
         outcome => outcome,
     };
     match outcome {
-        Err(error) if is_of_the_card(error) => Ok(CardRead::Unreadable(error.to_string())),
+        Err(error) if is_of_the_card(error) => Ok((CardRead::Unreadable(error.to_string()), None)),
         outcome => outcome,
     }
 }

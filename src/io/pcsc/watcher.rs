@@ -160,18 +160,19 @@ impl Watch {
             self.on_unbound_tap(technology);
             return Ok(());
         }
-        let event = match read_uid(context, &self.name) {
-            Ok(CardRead::Uid(uid)) => {
+        let (read, connection) = read_uid(context, &self.name).map_err(Trouble::on_reader)?;
+        let event = match read {
+            CardRead::Uid(uid) => {
                 let read_at = Instant::now();
                 ReaderEvent::Presented { reader: reader.clone(), uid, technology, read_at }
             }
-            Ok(CardRead::Unreadable(why)) => {
+            CardRead::Unreadable(why) => {
                 debug!(%reader, why, technology = technology.as_str(), "card not readable");
                 ReaderEvent::Unreadable { reader: reader.clone(), technology }
             }
-            Err(error) => return Err(Trouble::on_reader(error)),
         };
         self.say_of_card(&reader, event);
+        drop(connection);
         Ok(())
     }
 

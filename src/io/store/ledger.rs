@@ -47,13 +47,16 @@ pub(super) struct Previous {
 pub(super) struct Ledger {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
+    /// The accounts as they are on disk: this connection is the only one. `None` where they must be
+    /// read first, at the start and after every failure.
+    books: Option<Books>,
 }
 
 impl Ledger {
     /// Opens and checks the database. It may be without an epoch yet.
     pub(super) fn open(path: &Path) -> Result<Ledger, StoreError> {
         let connection = database::open(path, &schema::LEDGER)?;
-        let ledger = Ledger { connection, path: path.to_path_buf() };
+        let ledger = Ledger { connection, path: path.to_path_buf(), books: None };
         if ledger.head()?.is_some() {
             let checked = verify::at_start(&ledger.connection);
             checked.map_err(|fault| fault.at("check", path))?;
@@ -117,14 +120,18 @@ impl Ledger {
                  VALUES (1, ?1, 0, ?2, 1, ?2, 0)",
                 params![epoch, ORIGIN],
             )?;
-            append(transaction, std::slice::from_ref(&record))?;
+            append(transaction, std::slice::from_ref(&record), None)?;
             Ok(())
         })
     }
 
     /// Records facts, all or none. On `Ok`, they survive a power cut.
     pub(super) fn commit(&mut self, records: &[Record]) -> Result<Head, StoreError> {
-        self.within_transaction("record in", |transaction| append(transaction, records))
+        let known = self.books.take();
+        let append = |transaction: &Transaction<'_>| append(transaction, records, known);
+        let (head, books) = self.within_transaction("record in", append)?;
+        self.books = Some(books);
+        Ok(head)
     }
 
     pub(super) fn within_transaction<R>(
@@ -159,10 +166,18 @@ pub(super) fn head(connection: &Connection) -> rusqlite::Result<Head> {
     })
 }
 
-fn append(transaction: &Transaction<'_>, records: &[Record]) -> Result<Head, Fault> {
+/// Appends records and posts them; `known` are the accounts before, where they are in memory.
+fn append(
+    transaction: &Transaction<'_>,
+    records: &[Record],
+    known: Option<Books>,
+) -> Result<(Head, Books), Fault> {
     let mut head = head(transaction)?;
-    let Some(last) = records.last() else { return Ok(head) };
-    let before = accounts::load(transaction)?;
+    let before = match known {
+        Some(books) => books,
+        None => accounts::load(transaction)?,
+    };
+    let Some(last) = records.last() else { return Ok((head, before)) };
     let mut books = before.clone();
     for record in records {
         head.seq += 1;
@@ -188,7 +203,7 @@ fn append(transaction: &Transaction<'_>, records: &[Record]) -> Result<Head, Fau
              allowlist = coalesce(?4, allowlist)",
         )?
         .execute(params![signed(head.seq), head.hash, stamp, allowlist])?;
-    Ok(head)
+    Ok((head, books))
 }
 
 fn insert(

@@ -327,6 +327,10 @@ impl World {
                 let read = self.plants.get_mut(&id).expect("known").meter_event(&id);
                 self.events.extend(read);
             }
+            Command::ReadRegister(id) => {
+                let read = self.plants.get_mut(&id).expect("known").register_event(&id);
+                self.events.extend(read);
+            }
             Command::PaceMeter(id, pace) => {
                 let plant = self.plants.get_mut(&id).expect("known");
                 plant.pace = pace;

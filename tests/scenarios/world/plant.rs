@@ -159,4 +159,13 @@ impl Plant {
         };
         Some(Event::MeterRead { station, reading })
     }
+
+    /// The same for a start, which reads the register alone.
+    pub fn register_event(&mut self, id: &StationId) -> Option<Event> {
+        let mut event = self.meter_event(id);
+        if let Some(Event::MeterRead { reading, .. }) = &mut event {
+            (reading.power_mw, reading.vehicle) = (None, None);
+        }
+        event
+    }
 }
