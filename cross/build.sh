@@ -72,7 +72,7 @@ build() {
     choose_compiler
     forget_paths
     for arch in "$@"; do
-        cargo --config cross/aarch64.toml build --release --locked --no-default-features \
+        cargo --config cross/site.toml build --release --locked --no-default-features \
             --target "$(triple "$arch")"
     done
 }
@@ -115,7 +115,7 @@ case $verb in
           cargo cyclonedx --format json --no-default-features --target all --override-filename tapgate.cdx ;;
     test)
         choose_compiler
-        exec cargo --config cross/aarch64.toml test --locked --target "$(triple arm64)" --lib "$@" -- \
+        exec cargo --config cross/site.toml test --locked --target "$(triple arm64)" --lib "$@" -- \
             core:: protocol:: io::store:: ;;
     *) sed -n 's/^#     //p' "$0"; exit 64 ;;
 esac
