@@ -2,13 +2,15 @@
 
 mod check;
 mod client;
+mod clock;
+mod pages;
 mod profiles;
 mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::library::DEFAULT_FOLDER;
 use crate::daemon;
@@ -59,6 +61,27 @@ enum Command {
     Profiles {
         #[command(subcommand)]
         command: ProfilesCommand,
+    },
+    /// Print the completions of a shell
+    #[command(after_help = "Example:\n  tapgate completions bash > \
+        /etc/bash_completion.d/tapgate")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(after_help = "Example:\n  tapgate man | man -l -")]
+    Man {
+        /// Write the pages of all commands into this folder instead
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+    /// Wait for a synchronised clock and say so in a file (tapgate-clock.service)
+    #[command(hide = true)]
+    ClockWatch {
+        /// The file to create
+        #[arg(value_name = "FILE", default_value = crate::io::clock::SYNCHRONISED)]
+        file: PathBuf,
     },
     /// Serve a whole simulated building on this machine
     #[cfg(feature = "demo")]
@@ -130,6 +153,9 @@ pub fn main() -> ExitCode {
             ProfilesCommand::Show { folder, name } => profiles::show(&folder, &name),
             ProfilesCommand::Check { file } => profiles::check(&file),
         },
+        Command::Completions { shell } => pages::completions(Arguments::command(), shell),
+        Command::Man { out } => pages::man(Arguments::command(), out.as_deref()),
+        Command::ClockWatch { file } => clock::watch(&file),
         #[cfg(feature = "demo")]
         Command::Demo { duration, keep } => crate::demo::run(duration, keep),
     }

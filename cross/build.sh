@@ -1,0 +1,121 @@
+#!/bin/bash
+# Builds tapgate for sites on a plain Debian 12 machine: binaries and packages, the same bytes each time.
+#
+#     cross/build.sh setup               installs what is missing, from Debian's archive
+#     cross/build.sh build [ARCH...]     release binaries (arm64 and amd64 unless named)
+#     cross/build.sh deb   [ARCH...]     binaries and packages, into dist/
+#     cross/build.sh test  [OPTION...]   tests of core, store and protocol as arm64, emulated
+#
+# The compiler is rustup's where it has the std of the target, else Debian's rustc-web with Debian's
+# std packages: both must be of one version with each other, which those packages are.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+CARGO_DEB=3.8.0
+CYCLONEDX=0.5.7
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+export CARGO_TARGET_DIR=$target
+export PATH=$target/tools/bin:$PATH
+# What the build remembers of time is the last commit's; unpacked from an archive, the changelog's.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
+export SOURCE_DATE_EPOCH
+
+triple() {
+    case $1 in
+        arm64) echo aarch64-unknown-linux-gnu ;;
+        amd64) echo x86_64-unknown-linux-gnu ;;
+        *) echo "cross/build.sh: $1 is not built here, see docs/packaging.md (arm64, amd64 are)" >&2; exit 64 ;;
+    esac
+}
+
+has_std() { # COMPILER ARCH
+    local root
+    root=$("$1" --print sysroot 2>/dev/null) || return 1
+    [ -n "$(find "$root/lib/rustlib/$(triple "$2")/lib" -name 'libstd-*.rlib' 2>/dev/null)" ]
+}
+
+setup() {
+    local sudo="" std=()
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    dpkg --print-foreign-architectures | grep -qx arm64 || $sudo dpkg --add-architecture arm64
+    has_std rustc arm64 || std=(rustc-web libstd-rust-web-dev:amd64 libstd-rust-web-dev:arm64)
+    command -v cargo >/dev/null || std+=(cargo-web)
+    $sudo apt-get update -q
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        gcc libc6-dev gcc-aarch64-linux-gnu pkg-config qemu-user-static dpkg-dev lintian \
+        libpcsclite-dev libsystemd-dev libc6-dev:arm64 libpcsclite-dev:arm64 libsystemd-dev:arm64 \
+        "${std[@]}"
+    choose_compiler
+    has_tool cargo-deb "$CARGO_DEB" || install_tool cargo-deb "$CARGO_DEB"
+}
+
+has_tool() { [ "$("$1" --version 2>/dev/null | grep -o '[0-9.]*$')" = "$2" ]; }
+
+# With the compiler of this machine's own std, whatever the site's binary is built with.
+install_tool() { cargo install "$1" --version "$2" --locked --root "$target/tools"; }
+
+choose_compiler() {
+    has_std rustc arm64 && return
+    has_std /usr/bin/rustc arm64 || { echo "no std for arm64: run cross/build.sh setup" >&2; exit 69; }
+    export RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc
+}
+
+# Where the sources lie must not show in the binary.
+forget_paths() {
+    local cargo_home=${CARGO_HOME:-$HOME/.cargo}
+    export RUSTFLAGS="--remap-path-prefix=$PWD=/tapgate --remap-path-prefix=$target=/target --remap-path-prefix=$cargo_home=/cargo"
+    export CFLAGS="-ffile-prefix-map=$PWD=/tapgate -ffile-prefix-map=$target=/target -ffile-prefix-map=$cargo_home=/cargo"
+}
+
+build() {
+    local arch
+    choose_compiler
+    forget_paths
+    for arch in "$@"; do
+        cargo --config cross/site.toml build --release --locked --no-default-features \
+            --target "$(triple "$arch")"
+    done
+}
+
+# What the package holds beside the binary is made by the binary.
+stage() { # ARCH
+    local stage=dist/stage run=()
+    [ "$1" = "$(dpkg --print-architecture)" ] || run=(qemu-aarch64-static)
+    run+=("$target/$(triple "$1")/release/tapgate")
+    rm -rf $stage
+    mkdir -p $stage/man
+    "${run[@]}" man --out $stage/man
+    for shell in bash zsh fish; do "${run[@]}" completions $shell > $stage/tapgate.$shell; done
+    cross/changelog.sh > $stage/changelog
+    gzip -9nc $stage/changelog > $stage/changelog.gz
+    find $stage -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
+}
+
+package() {
+    local arch
+    build "$@"
+    # cargo-deb runs no compiler: the binaries are there.
+    for arch in "$@"; do
+        stage "$arch"
+        cargo deb --no-build --no-strip --locked --no-default-features --target "$(triple "$arch")" \
+            --output dist/
+    done
+    ls -l dist/*.deb
+}
+
+verb=${1:-help}
+[ $# -eq 0 ] || shift
+[ "$verb" = test ] || [ $# -gt 0 ] || set -- arm64 amd64
+case $verb in
+    setup) setup ;;
+    build) build "$@" ;;
+    deb) package "$@" ;;
+    sbom) has_tool cargo-cyclonedx "$CYCLONEDX" || install_tool cargo-cyclonedx "$CYCLONEDX"
+          choose_compiler
+          cargo cyclonedx --format json --no-default-features --target all --override-filename tapgate.cdx ;;
+    test)
+        choose_compiler
+        exec cargo --config cross/site.toml test --locked --target "$(triple arm64)" --lib "$@" -- \
+            core:: protocol:: io::store:: ;;
+    *) sed -n 's/^#     //p' "$0"; exit 64 ;;
+esac

@@ -1,0 +1,220 @@
+#!/bin/bash
+# Runs inside a booted system: guest.sh PART. Each part checks what a technician would see, and ends
+# with an error that says what was expected. /opt/rig holds the packages and the test's files.
+set -euo pipefail
+ANNA=04A1B201
+RIG=/opt/rig
+
+say() { echo "  $*"; }
+fail() {
+    echo "  FAILED: $*"
+    journalctl -b --no-pager -n 40 -o cat -u tapgate -u pcscd || true
+    tapgate status || true
+    exit 1
+}
+# Waits up to 40 s for what must happen.
+until_() { # WHAT COMMAND...
+    local what=$1
+    shift
+    for _ in $(seq 200); do
+        if "$@" >/dev/null 2>&1; then say "$what"; return; fi
+        sleep 0.2
+    done
+    fail "$what: not within 40 s"
+}
+must() { local what=$1; shift; "$@" >/dev/null || fail "$what"; say "$what"; }
+is() { [ "$2" = "$3" ] || fail "$1: expected '$3', found '$2'"; say "$1: $2"; }
+
+status() { tapgate status --json 2>/dev/null || true; }
+holds() { status | jq -e "$1"; }
+station() { status | jq -r ".stations[0].$1"; }
+unit() { systemctl show -P "$1" tapgate; }
+coil() { cat /run/site/coil-0; }
+switched_off() { ! grep -qx '0 0' /run/site/changes; }
+tap() { python3 $RIG/site.py tap $ANNA; }
+
+machines() {
+    systemd-run -q --unit=machines python3 $RIG/site.py machines
+    until_ "machines answer" test -e /run/site/coil-0
+}
+
+install_previous() {
+    dpkg -i $RIG/previous.deb >/dev/null
+    is "the system user's group" "$(id -gn tapgate)" tapgate
+    id -nG tapgate | grep -qw dialout || fail "tapgate is not in dialout"
+    is "the config's owner and mode" "$(stat -c '%U:%G %a' /etc/tapgate/config.toml)" "root:tapgate 640"
+    is "the service before anybody enabled it" "$(systemctl is-enabled tapgate)/$(unit ActiveState)" disabled/inactive
+    must "the shipped config passes tapgate check" tapgate check
+    must "manual pages" test -e /usr/share/man/man8/tapgate.8.gz -o -e /usr/share/man/man8/tapgate.8
+    systemd-analyze security --offline=true --threshold=13 /usr/lib/systemd/system/tapgate.service >/dev/null ||
+        fail "the unit is more exposed than 1.3"
+    say "exposure: $(systemd-analyze security --offline=true /usr/lib/systemd/system/tapgate.service 2>&1 |
+        sed -n 's/.*service: \([0-9.]*\).*/\1/p')"
+}
+
+broker() {
+    (umask 077; echo secret > /etc/credstore/mqtt-password)
+    mosquitto_passwd -b -c /etc/mosquitto/passwd package-test secret
+    chown mosquitto /etc/mosquitto/passwd
+    printf 'listener 1883 127.0.0.1\nallow_anonymous false\npassword_file /etc/mosquitto/passwd\n' \
+        > /etc/mosquitto/conf.d/site.conf
+    systemctl enable -q mosquitto
+    systemctl restart mosquitto
+    python3 $RIG/site.py allowlist $ANNA > /run/head.json
+    mosquitto_pub -u package-test -P secret -q 1 -r -t tapgate/1/package-test/down/allowlist -f /run/head.json
+}
+
+everything_is_there() {
+    until_ "the reader is ready" holds '.readers[0].state == "ready"'
+    until_ "the machines answer the daemon" holds '[.devices[].state] == ["ok", "ok"]'
+    until_ "the meter is known" holds '.stations[0].register_wh > 0'
+    until_ "an allowlist decides" holds '.allowlist.count == 1'
+}
+
+first_start() {
+    install -m 0640 -g tapgate $RIG/config.toml /etc/tapgate/config.toml
+    must "the edited config passes tapgate check" tapgate check
+    mkdir -p /etc/systemd/system/tapgate.service.d
+    printf '[Service]\nWatchdogSec=4\n' > /etc/systemd/system/tapgate.service.d/test.conf
+    systemctl daemon-reload
+    systemctl enable -q --now tapgate
+    is "started" "$(unit ActiveState)" active
+    is "it runs as" "$(stat -c %U "/proc/$(unit MainPID)")" tapgate
+    is "capabilities" "$(awk '/CapEff/ {print $2}' "/proc/$(unit MainPID)/status")" 0000000000000000
+    everything_is_there
+    until_ "the broker took the password of LoadCredential" holds '.cloud.connected'
+    is "the control socket" "$(stat -c '%U:%G %a' /run/tapgate/control.sock)" "tapgate:tapgate 660"
+}
+
+starts_a_session() {
+    tap
+    until_ "a tap through pcscd starts the washer" holds '.stations[0].state == "in_use"'
+    is "the relay" "$(coil)" 1
+}
+
+journal_tells_the_story() {
+    local line
+    until_ "journalctl finds the session by STATION" sh -c \
+        "journalctl -u tapgate STATION=washer-1 -o json --no-pager | grep -q 'session started'"
+    line=$(journalctl -u tapgate STATION=washer-1 -o json --no-pager | grep 'session started' | tail -1)
+    for field in STATION SESSION USER BADGE RECORD PRIORITY SYSLOG_IDENTIFIER; do
+        jq -e "has(\"$field\")" <<<"$line" >/dev/null || fail "the journal has no $field: $line"
+    done
+    say "journal fields: $(jq -c '{STATION,SESSION,USER,BADGE,RECORD,PRIORITY}' <<<"$line")"
+    ! journalctl -b -u tapgate --no-pager | grep -q $ANNA || fail "a UID is in the journal"
+}
+
+# The session that was there before is still there, and its machine never stopped.
+goes_on() { # SESSION AFTER-WHAT
+    until_ "after $2 the same session goes on" holds ".stations[0].session.session == \"$1\" and .stations[0].session.phase == \"running\""
+    is "the relay" "$(coil)" 1
+    must "it was never switched off" switched_off
+}
+
+watchdog_restarts() {
+    local session pid restarts
+    session=$(station session.session)
+    pid=$(unit MainPID)
+    restarts=$(unit NRestarts)
+    systemctl kill -s STOP tapgate
+    until_ "the watchdog restarts a daemon that hangs" sh -c "[ \$(systemctl show -P NRestarts tapgate) -gt $restarts ]"
+    [ "$(unit MainPID)" != "$pid" ] || fail "it is still the same process"
+    goes_on "$session" "the watchdog"
+}
+
+reloads() {
+    local session pid
+    [ "$(unit CanReload)" = yes ] || { say "this version does not reload"; return; }
+    session=$(station session.session)
+    pid=$(unit MainPID)
+    sed -i 's/^label = .*/label = "Machine one"/' /etc/tapgate/config.toml
+    systemctl reload tapgate
+    until_ "a reload takes the new config" holds '.stations[0].label == "Machine one"'
+    is "the same process" "$(unit MainPID)" "$pid"
+    goes_on "$session" "the reload"
+}
+
+upgrades() {
+    local session pid
+    session=$(station session.session)
+    pid=$(unit MainPID)
+    cp /etc/tapgate/config.toml /run/config.before
+    dpkg -i $RIG/tapgate.deb >/dev/null </dev/null
+    until_ "the upgrade restarted the service" sh -c "[ \$(systemctl show -P MainPID tapgate) != $pid ]"
+    is "the version" "$(dpkg-query -W -f '${Version}' tapgate)" "$(dpkg-deb -f $RIG/tapgate.deb Version)"
+    must "the site's config is untouched" cmp /etc/tapgate/config.toml /run/config.before
+    goes_on "$session" "the upgrade"
+}
+
+ends_by_itself() {
+    touch /run/site/idle
+    until_ "the finished wash ends its session" holds '.stations[0].state == "available"'
+    is "the relay" "$(coil)" 0
+    rm /run/site/idle
+}
+
+fails_for_good_on_a_wrong_config() {
+    cp /etc/tapgate/config.toml /run/config.good
+    echo 'colour = "blue"' >> /etc/tapgate/config.toml
+    ! systemctl restart tapgate 2>/dev/null || fail "a wrong config was taken"
+    sleep 3
+    is "a wrong config is not tried again" "$(unit ActiveState)/$(unit ExecMainStatus)" failed/78
+    cp /run/config.good /etc/tapgate/config.toml
+    systemctl restart tapgate
+    everything_is_there
+}
+
+# One part is one boot.
+part_install() {
+    [ "$(systemctl is-system-running --wait || true)" = running ] || systemctl --failed --no-legend
+    install_previous
+    machines
+    broker
+    first_start
+    starts_a_session
+    journal_tells_the_story
+    watchdog_restarts
+    reloads
+    upgrades
+    systemctl stop tapgate
+    is "after a stop: the relay" "$(coil)" 1
+    systemctl start tapgate
+    goes_on "$(station session.session)" "stop and start"
+    ends_by_itself
+    fails_for_good_on_a_wrong_config
+    systemctl disable -q --now mosquitto
+}
+
+# The broker is gone and there is no network.
+part_offline() {
+    is "network interfaces" "$(ls /sys/class/net | tr '\n' ' ')" "lo "
+    until_ "started at boot" systemctl is-active tapgate
+    say "active $(($(unit ActiveEnterTimestampMonotonic) / 1000)) ms after the boot began"
+    machines
+    everything_is_there
+    starts_a_session
+    ends_by_itself
+}
+
+part_readonly() {
+    ! touch /usr/probe 2>/dev/null || fail "the root is writable"
+    ! touch /etc/probe 2>/dev/null || fail "/etc is writable"
+    part_offline
+    must "the ledger is on its own file system" test -s /var/lib/tapgate/tapgate.db
+}
+
+part_remove() {
+    machines
+    until_ "started at boot" systemctl is-active tapgate
+    everything_is_there
+    starts_a_session
+    dpkg -r tapgate >/dev/null
+    is "after the removal: the relay" "$(coil)" 1
+    must "the removal keeps the ledger" test -s /var/lib/tapgate/tapgate.db
+    must "the removal keeps the config" test -s /etc/tapgate/config.toml
+    ! systemctl is-active -q tapgate || fail "it still runs"
+    dpkg -P tapgate >/dev/null
+    must "the purge removes the data" test ! -e /var/lib/tapgate -a ! -e /etc/tapgate
+}
+
+"part_$1"
