@@ -380,7 +380,7 @@ impl Line {
         &mut self,
         unit: usize,
         point: &str,
-        request: Request<'static>,
+        request: Request,
         urgent: bool,
     ) -> Result<Answer, BusError> {
         if !self.comes_through(unit).await {
@@ -405,12 +405,12 @@ impl Line {
     }
 
     /// Waits until the unit may be asked; false where something more urgent comes first.
-    async fn comes_through(&self, unit: usize) -> bool {
+    async fn comes_through(&mut self, unit: usize) -> bool {
         self.idle_until(self.units[unit].free_at).await
     }
 
     /// Waits until this moment; false as soon as something more urgent is ordered.
-    pub(super) async fn idle_until(&self, until: Instant) -> bool {
+    pub(super) async fn idle_until(&mut self, until: Instant) -> bool {
         loop {
             if self.inbox.orders().waits(self.yields_to) {
                 return false;
@@ -423,7 +423,7 @@ impl Line {
     }
 
     /// Until this moment, or until something is ordered.
-    async fn pause(&self, until: Instant) {
+    async fn pause(&mut self, until: Instant) {
         tokio::select! {
             () = self.inbox.changed() => {}
             () = sleep_until(until) => {}
