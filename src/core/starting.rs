@@ -156,12 +156,16 @@ impl Station {
     /// The start could not be recorded: its switch was never told to close.
     pub(super) fn undo_start(&mut self, turn: &mut Turn<'_>) {
         let denied = self.session.take();
+        let by_badge = denied.as_ref().is_none_or(|session| session.start.uid.is_some());
         let bearer = denied.map(|session| Bearer(session.start.badge, session.technology));
         if let Some(Displaced { session, meter }) = self.displaced.take() {
             (self.session, self.meter) = (Some(session), meter);
         } else {
             turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Idle));
             self.open_if_unused(turn);
+        }
+        if !by_badge {
+            return;
         }
         let bearer = bearer.unwrap_or_default();
         self.deny(self.plan.reader.clone(), Denial::StorageFailure, bearer, turn);

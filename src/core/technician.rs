@@ -24,6 +24,7 @@ impl Gateway {
             user: None,
             badge: None,
             uid: None,
+            technology: None,
             authorised_by: Authority::Technician,
             allowlist_version: None,
             reader: None,

@@ -190,8 +190,7 @@ fn held(port: &Path, holder: Option<String>) -> OpenError {
 
 fn adapters(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.path().display().to_string()).collect();
+    let mut names: Vec<String> = entries.map(|entry| entry.path().display().to_string()).collect();
     names.sort();
     names
 }

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 /// Upper bounds of the latency classes in milliseconds, each some 1.4 times the one before; the
 /// last class is open.
 const BOUNDS_MS: [u32; 24] = [
-    1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1_024, 1_448, 2_048,
-    4_096, 10_000,
+    1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1_024, 1_448,
+    2_048, 4_096, 10_000,
 ];
 
 /// At this many samples all are halved, so that what is shown follows what changes.
