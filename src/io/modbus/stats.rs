@@ -137,7 +137,7 @@ mod tests {
             line.add(begun, begun + 500 * MS);
         }
         assert_eq!(line.percent(start + 30_000 * MS), 50);
-        assert_eq!(line.percent(start + 60_000 * MS), 25);
+        assert_eq!(line.percent(start + 59_000 * MS), 25);
         assert_eq!(line.percent(start + 300_000 * MS), 0);
     }
 }
