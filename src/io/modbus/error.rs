@@ -123,6 +123,8 @@ pub struct OpenError {
 const BY_ID: &str = "/dev/serial/by-id";
 /// So many of them are proposed.
 const PROPOSALS: usize = 4;
+/// So many processes that hold a port are named.
+const HOLDERS: usize = 4;
 
 impl OpenError {
     fn new(problem: impl Into<String>, advice: impl Into<String>) -> OpenError {
@@ -195,12 +197,12 @@ fn adapters(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The process that has the port open, as far as this user may see.
+/// The processes that have the port open, as far as this user may see.
 fn holder(port: &Path) -> Option<String> {
     let node = std::fs::canonicalize(port).ok()?;
     let own = std::process::id().to_string();
-    let mut processes = std::fs::read_dir("/proc").ok()?.flatten();
-    processes.find_map(|process| {
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let holders = processes.filter_map(|process| {
         let number = process.file_name().into_string().ok()?;
         if number == own || !number.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
@@ -209,7 +211,9 @@ fn holder(port: &Path) -> Option<String> {
         files.find(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == node))?;
         let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
         Some(format!("{} {number}", name.trim()))
-    })
+    });
+    let holders: Vec<String> = holders.take(HOLDERS).collect();
+    (!holders.is_empty()).then(|| holders.join(", "))
 }
 
 impl BusError {
@@ -232,5 +236,38 @@ impl BusError {
             | BusError::DeviceFailed { .. }
             | BusError::NotWritable { .. } => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_technician_reads_says_what_is_wrong_and_what_to_do() {
+        let port = Path::new("/dev/serial/by-id/usb-X");
+        let denied = io::ErrorKind::PermissionDenied;
+        let error = tokio_serial::Error::new(tokio_serial::ErrorKind::Io(denied), "denied");
+        let error = BusError::Unreachable {
+            bus: "laundry".into(),
+            endpoint: port.display().to_string(),
+            why: OpenError::of_port(port, &error),
+        };
+        assert_eq!(
+            error.to_string(),
+            "bus laundry cannot be opened at /dev/serial/by-id/usb-X: permission denied; let \
+             tapgate use it: sudo adduser tapgate dialout, then systemctl restart tapgate"
+        );
+        let there = ["/dev/serial/by-id/usb-Y".to_owned()];
+        assert_eq!(
+            missing(port, &there).to_string(),
+            "there is no such port; plug the adapter in, or set port to one that is there: \
+             /dev/serial/by-id/usb-Y"
+        );
+        assert_eq!(
+            held(port, Some("minicom 4711".into())).to_string(),
+            "held by another process (minicom 4711); stop that one; \
+             sudo fuser -v /dev/serial/by-id/usb-X shows it"
+        );
     }
 }
