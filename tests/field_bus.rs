@@ -3,6 +3,10 @@
 
 #[path = "support/field_bench.rs"]
 mod bench;
+#[path = "field_bus/lines.rs"]
+mod lines;
+#[path = "field_bus/order.rs"]
+mod order;
 
 use std::time::{Duration, Instant};
 

@@ -11,8 +11,8 @@ use crate::config;
 use crate::daemon::{EXIT_CONFIG, EXIT_FAILURE, EXIT_PERMISSION};
 use crate::protocol::control::{REPLY_MAX_BYTES, Reply, Request};
 
-/// A daemon that does not answer within this time is stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A daemon that does not answer this long after it should have is stuck.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks, or says on stderr why not and what to do, and gives the exit code.
 pub(super) fn ask(config_file: &Path, request: &Request) -> Result<Reply, ExitCode> {
@@ -21,31 +21,41 @@ pub(super) fn ask(config_file: &Path, request: &Request) -> Result<Reply, ExitCo
         ExitCode::from(EXIT_CONFIG)
     })?;
     let socket = config.control_socket;
-    let reply = converse(&socket, request).map_err(|error| {
-        let (code, hint) = match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-                (EXIT_UNAVAILABLE, "the daemon does not run; start it: systemctl start tapgate")
-            }
-            ErrorKind::PermissionDenied => {
-                (EXIT_PERMISSION, "use sudo, or join the group: sudo adduser $USER tapgate")
-            }
-            _ => (EXIT_FAILURE, "look at: journalctl -u tapgate -n 50"),
-        };
-        eprintln!("tapgate: {}: {error}\n  {hint}", socket.display());
-        ExitCode::from(code)
-    })?;
+    let reply = converse(&socket, request).map_err(|error| explain(&socket, &error))?;
     match reply {
         Reply::Error(why) => {
             eprintln!("tapgate: {why}");
             Err(ExitCode::from(EXIT_FAILURE))
         }
-        Reply::Status(_) => Ok(reply),
+        Reply::Status(_) | Reply::Bus(_) | Reply::BusFailed(_) | Reply::StationTest(_) => Ok(reply),
     }
 }
 
-fn converse(socket: &Path, request: &Request) -> std::io::Result<Reply> {
+/// Says on stderr why the daemon cannot be asked and what to do.
+pub(super) fn explain(socket: &Path, error: &std::io::Error) -> ExitCode {
+    let (code, hint) = match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            (EXIT_UNAVAILABLE, "the daemon does not run; start it: systemctl start tapgate")
+        }
+        ErrorKind::PermissionDenied => {
+            (EXIT_PERMISSION, "use sudo, or join the group: sudo adduser $USER tapgate")
+        }
+        _ => (EXIT_FAILURE, "look at: journalctl -u tapgate -n 50"),
+    };
+    eprintln!("tapgate: {}: {error}\n  {hint}", socket.display());
+    ExitCode::from(code)
+}
+
+/// An answer that is not one to the request.
+pub(super) fn out_of_step() -> ExitCode {
+    eprintln!("tapgate: the daemon answers something else; restart it, it may be an older version");
+    ExitCode::from(EXIT_FAILURE)
+}
+
+/// One request, one answer.
+pub(super) fn converse(socket: &Path, request: &Request) -> std::io::Result<Reply> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(request.patience() + PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

@@ -1,10 +1,15 @@
 //! The command line: one file per command.
 
+mod bus;
 mod check;
 mod client;
 mod clock;
+mod console;
+mod meter;
 mod pages;
 mod profiles;
+mod scan;
+mod station;
 mod status;
 
 use std::path::PathBuf;
@@ -55,6 +60,21 @@ enum Command {
     Status {
         #[command(flatten)]
         format: Format,
+    },
+    /// Look at a bus, read and write points by hand
+    Bus {
+        #[command(subcommand)]
+        command: bus::BusCommand,
+    },
+    /// Read meters
+    Meter {
+        #[command(subcommand)]
+        command: MeterCommand,
+    },
+    /// Look after a station
+    Station {
+        #[command(subcommand)]
+        command: StationCommand,
     },
     /// List, show and check device profiles
     #[command(after_help = "Example:\n  tapgate profiles list")]
@@ -126,6 +146,31 @@ enum ProfilesCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum MeterCommand {
+    /// Read energy, power and serial number of a station's meter, or of all
+    #[command(after_help = "Example:\n  tapgate meter read washer-1")]
+    Read {
+        /// The station (default: all)
+        station: Option<String>,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+#[derive(Subcommand)]
+enum StationCommand {
+    /// Close the switch for 2 s and report relay, contactor feedback and meter
+    #[command(after_help = "Example:\n  tapgate station test washer-1\n\nNeeds the daemon: the \
+        test is a session of kind technician, on record. Refused while a session is open.")]
+    Test {
+        /// The station
+        station: String,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
 #[derive(Args)]
 struct Format {
     /// Print JSON, for scripts
@@ -148,6 +193,13 @@ pub fn main() -> ExitCode {
         Command::Run => daemon::run(&config),
         Command::Check { file, format } => check::run(&file.unwrap_or(config), format.json),
         Command::Status { format } => status::run(&config, format.json),
+        Command::Bus { command } => bus::run(&config, command),
+        Command::Meter { command: MeterCommand::Read { station, format } } => {
+            meter::read(&config, station.as_deref(), format.json)
+        }
+        Command::Station { command: StationCommand::Test { station, format } } => {
+            station::test(&config, &station, format.json)
+        }
         Command::Profiles { command } => match command {
             ProfilesCommand::List { folder, format } => profiles::list(&folder, format.json),
             ProfilesCommand::Show { folder, name } => profiles::show(&folder, &name),

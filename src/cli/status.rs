@@ -13,7 +13,9 @@ use crate::protocol::control::{Reply, Request, Status};
 pub(super) fn run(config: &Path, json: bool) -> ExitCode {
     let status = match client::ask(config, &Request::Status {}) {
         Ok(Reply::Status(status)) => status,
-        Ok(Reply::Error(_)) => return ExitCode::from(EXIT_FAILURE),
+        Ok(Reply::Error(_) | Reply::Bus(_) | Reply::BusFailed(_) | Reply::StationTest(_)) => {
+            return client::out_of_step();
+        }
         Err(code) => return code,
     };
     if json {
@@ -47,8 +49,21 @@ fn render(status: &Status) -> String {
         let _ =
             writeln!(text, "reader  {:<14} {:<8} {}", reader.reader, reader.state, reader.detail);
     }
+    for bus in &status.buses {
+        let _ = writeln!(
+            text,
+            "bus     {:<14} {:<8} {} % busy, {}, {} of {} failed {}",
+            bus.bus,
+            if bus.error.is_some() { "down" } else { "ok" },
+            bus.utilisation_percent,
+            latency(bus.latency_p50_ms, bus.latency_p99_ms),
+            bus.errors,
+            bus.requests,
+            bus.error.as_deref().unwrap_or("")
+        );
+    }
     for device in &status.devices {
-        let latency = device.latency_ms.map_or("-".into(), |ms| format!("{ms} ms"));
+        let latency = latency(device.latency_p50_ms, device.latency_p99_ms);
         let error = device.last_error.as_deref().filter(|_| device.state != "ok").unwrap_or("");
         let _ = writeln!(
             text,
@@ -71,6 +86,14 @@ fn render(status: &Status) -> String {
         let _ = writeln!(text, "  ! {alarm}");
     }
     text
+}
+
+/// Of the answers, half and 99 in a hundred.
+fn latency(p50_ms: Option<u32>, p99_ms: Option<u32>) -> String {
+    match (p50_ms, p99_ms) {
+        (Some(p50), Some(p99)) => format!("{p50}/{p99} ms"),
+        (Some(_) | None, Some(_) | None) => "-".into(),
+    }
 }
 
 fn station_line(station: &StationView) -> String {

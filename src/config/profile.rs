@@ -34,6 +34,17 @@ pub struct Profile {
     pub refresh: Option<Duration>,
     /// What the outputs do when the gateway goes silent.
     pub on_silence: Option<OnSilence>,
+    /// How a scan knows this model.
+    pub identify: Option<Identify>,
+}
+
+/// The register that tells a model: reading it changes nothing on any device known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identify {
+    /// Name of the point.
+    pub point: String,
+    /// What it shows on this model, as text.
+    pub equals: Vec<String>,
 }
 
 /// What a device is for.

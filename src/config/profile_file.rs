@@ -69,6 +69,7 @@ fn read(file: Section<'_>) -> Option<Profile> {
         stop: actions.stop,
         refresh: file.duration("refresh", "30s", SECOND..=values::MAX_DURATION).map(|at| at.value),
         on_silence: file.choice("on_silence", &ON_SILENCE).map(|at| at.value),
+        identify: None,
     };
     file.finish();
     Some(profile)

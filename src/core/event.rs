@@ -63,6 +63,18 @@ pub enum Event {
         /// Id for the session that this may start.
         candidate: SessionId,
     },
+    /// A technician at the console gives a free station power, in service or not.
+    TechnicianStarts {
+        /// Which.
+        station: StationId,
+        /// Id for the session that this starts.
+        candidate: SessionId,
+    },
+    /// A technician takes it away again.
+    TechnicianEnds {
+        /// Which.
+        station: StationId,
+    },
 }
 
 /// A badge on a reader.

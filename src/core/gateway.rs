@@ -208,6 +208,10 @@ impl Gateway {
             Event::ButtonPressed { station, candidate } => {
                 self.on_button_pressed(station, *candidate, turn);
             }
+            Event::TechnicianStarts { station, candidate } => {
+                self.on_technician_starts(station, *candidate, turn);
+            }
+            Event::TechnicianEnds { station } => self.on_technician_ends(station, turn),
             Event::SwitchReported { station, report } => {
                 if let Some(station) = self.station_mut(station) {
                     station.on_switch(report, turn);

@@ -33,6 +33,7 @@ mod starting;
 mod station;
 mod switching;
 mod tap;
+mod technician;
 pub mod time;
 mod timers;
 pub mod view;

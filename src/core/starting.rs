@@ -5,7 +5,7 @@ use crate::core::access::Denial;
 use crate::core::badge::Technology;
 use crate::core::event::{Command, Feedback, Notice, Pace};
 use crate::core::ids::{BadgeId, ReaderId, SessionId};
-use crate::core::ledger::{EndReason, Fact, SessionStart, SwitchPosition};
+use crate::core::ledger::{Authority, EndReason, Fact, SessionStart, SwitchPosition};
 use crate::core::metering::Meter;
 use crate::core::session::{Phase, Session};
 use crate::core::station::{CLOSE_SILENCE, PendingStart, Station, Turn};
@@ -82,6 +82,9 @@ impl Station {
 
     /// What has come between the grant and its start register.
     fn obstacle(&self, register_wh: Option<i64>, now: Uptime) -> Option<Denial> {
+        if self.is_technicians_turn() {
+            return self.session.is_some().then_some(Denial::Occupied);
+        }
         let silent = self.meter.is_some() && register_wh.is_none();
         let needs_register = self.plan.rules.require_meter || self.session.is_some();
         let unusable = self.fault.is_some() || self.out_of_service.is_some();
@@ -90,6 +93,12 @@ impl Station {
         }
         let session = self.session.as_ref()?;
         (!session.is_handover_due(&self.plan, now)).then_some(Denial::Occupied)
+    }
+
+    /// A technician looks after a station that is out of service, too.
+    fn is_technicians_turn(&self) -> bool {
+        let authority = self.pending.as_ref().map(|pending| pending.authorised_by);
+        authority == Some(Authority::Technician)
     }
 
     /// Ends the session that is handed over, if there is one, at the start register of the next.
@@ -147,12 +156,16 @@ impl Station {
     /// The start could not be recorded: its switch was never told to close.
     pub(super) fn undo_start(&mut self, turn: &mut Turn<'_>) {
         let denied = self.session.take();
+        let by_badge = denied.as_ref().is_none_or(|session| session.start.uid.is_some());
         let bearer = denied.map(|session| Bearer(session.start.badge, session.technology));
         if let Some(Displaced { session, meter }) = self.displaced.take() {
             (self.session, self.meter) = (Some(session), meter);
         } else {
             turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Idle));
             self.open_if_unused(turn);
+        }
+        if !by_badge {
+            return;
         }
         let bearer = bearer.unwrap_or_default();
         self.deny(self.plan.reader.clone(), Denial::StorageFailure, bearer, turn);

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
+use crate::config::wiring::Wiring;
 use crate::core::event::Event;
 use crate::core::gateway::Gateway;
+use crate::daemon::by_hand::Test;
 use crate::daemon::watch::Watch;
 use crate::io::clock::Clock;
 use crate::io::control::{Asked, Control};
@@ -27,6 +29,8 @@ pub(super) struct Daemon {
     pub(super) cloud: Option<CloudLink>,
     pub(super) systemd: Systemd,
     pub(super) watch: Watch,
+    /// A technician's test of a station.
+    pub(super) test: Option<Test>,
     pub(super) inputs: Inputs,
     pub(super) settings: Settings,
     /// Why the daemon must not go on.
@@ -52,6 +56,8 @@ pub(super) struct Settings {
     pub(super) broker: Option<String>,
     pub(super) report_unknown_uids: bool,
     pub(super) retention: Option<Duration>,
+    /// What may not be written by hand.
+    pub(super) wiring: Wiring,
 }
 
 /// The pulse of everything that is not driven by an event: clock, watchdog, status.
@@ -73,6 +79,7 @@ enum Wake {
     Control(Asked),
     Cloud(CloudEvent),
     Timeout(&'static str),
+    Test,
     Pulse,
 }
 
@@ -88,6 +95,7 @@ impl Daemon {
                 break;
             }
             self.on_wake(wake).await;
+            self.advance_test().await;
             if self.fatal.is_some() {
                 break;
             }
@@ -111,6 +119,7 @@ impl Daemon {
             Some((at, why)) => (at.since(now), why),
             None => (PULSE, "nothing"),
         };
+        let (test_due, soon) = (self.test_due(), tokio::time::Instant::now());
         let inputs = &mut self.inputs;
         tokio::select! {
             biased;
@@ -118,6 +127,9 @@ impl Daemon {
             _ = inputs.interrupt.recv() => Wake::Stop("SIGINT"),
             Some(event) = inputs.field.recv() => Wake::Field(event),
             Some(event) = inputs.readers.recv() => Wake::Reader(event),
+            () = tokio::time::sleep_until(test_due.unwrap_or(soon)), if test_due.is_some() => {
+                Wake::Test
+            }
             () = tokio::time::sleep(pause), if timeout.is_some() => Wake::Timeout(why),
             Some(asked) = inputs.control.recv() => Wake::Control(asked),
             Some(event) = inputs.cloud.recv() => Wake::Cloud(event),
@@ -141,6 +153,7 @@ impl Daemon {
                 let step = self.gateway.handle_timeout(self.clock.now());
                 self.execute(step).await;
             }
+            Wake::Test => {}
             Wake::Pulse => self.on_pulse().await,
         }
     }

@@ -74,6 +74,7 @@ impl Daemon {
     }
 
     pub(super) async fn on_field(&mut self, event: FieldEvent) {
+        self.watch_test(&event);
         match event {
             FieldEvent::Switch { station, report } => {
                 self.handle(Event::SwitchReported { station, report }).await;
@@ -166,6 +167,6 @@ fn is_awaited(command: &Command) -> bool {
 }
 
 /// A version 7 UUID: random enough to be unique even when the clock is wrong.
-fn new_session_id() -> SessionId {
+pub(super) fn new_session_id() -> SessionId {
     SessionId(uuid::Uuid::now_v7().into_bytes())
 }

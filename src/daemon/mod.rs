@@ -1,9 +1,10 @@
 //! The daemon: joins the core and the I/O tasks.
 //!
 //! `startup` opens, recovers and spawns; `event_loop` has the only `select!`; `execute` runs a
-//! step; `report` tells journal, cloud and technician; `watch` knows what the tasks last said.
+//! step; `by_hand` serves a technician; `report` tells journal, cloud and technician; `watch` knows what the tasks last said.
 
 mod allowlist;
+mod by_hand;
 mod event_loop;
 mod execute;
 mod ledger_port;

@@ -6,12 +6,12 @@ use crate::core::ledger::{Fact, Record};
 use crate::core::view::StationView;
 use crate::daemon::event_loop::Daemon;
 use crate::io::control::Asked;
-use crate::io::modbus::{FieldCommand, UnitHealth, UnitState};
+use crate::io::modbus::{BusHealth, FieldCommand, UnitHealth, UnitState};
 use crate::protocol::cloud::{
     AllowlistStanding, ClockState, EventBody, EventKind, EventMessage, LocalState, StationState,
 };
 use crate::protocol::control::{
-    AllowlistStatus, CloudStatus, DeviceStatus, LedgerStatus, Reply, Request, Status,
+    AllowlistStatus, BusStatus, CloudStatus, DeviceStatus, LedgerStatus, Reply, Request, Status,
 };
 
 /// The program's version.
@@ -104,14 +104,21 @@ impl Daemon {
     }
 
     pub(super) async fn on_asked(&mut self, asked: Asked) {
-        let reply = match asked.request {
+        let Asked { request, peer, reply } = asked;
+        let answer = match request {
             Request::Status {} => match self.status().await {
                 Ok(status) => Reply::Status(Box::new(status)),
                 Err(error) => Reply::Error(format!("the store does not answer: {error}")),
             },
+            Request::Bus { bus, unit, order } => {
+                return self.on_bus_request((bus, unit, order), peer, reply);
+            }
+            Request::TestStation { station } => {
+                return self.on_test_request(station, peer, reply).await;
+            }
         };
         // A command that gave up waiting is gone; nothing was changed by asking.
-        let _ = asked.reply.send(reply);
+        let _ = reply.send(answer);
     }
 
     async fn status(&self) -> anyhow::Result<Status> {
@@ -126,6 +133,7 @@ impl Daemon {
             clock: if now.synced { "synced" } else { "unsynced" }.into(),
             stations: self.gateway.stations(now),
             readers: self.watch.readers(),
+            buses: self.field.buses().into_iter().map(bus_status).collect(),
             devices: self.field.health().into_iter().map(|unit| self.device_status(unit)).collect(),
             cloud: self.cloud_status(),
             allowlist: self.gateway.allowlist().map(|list| AllowlistStatus {
@@ -157,6 +165,8 @@ impl Daemon {
             requests: unit.requests,
             errors: unit.errors,
             latency_ms: unit.latency_ms.map(u64::from),
+            latency_p50_ms: unit.latency_p50_ms,
+            latency_p99_ms: unit.latency_p99_ms,
             last_error: bus_error.cloned().or(unit.last_error),
         }
     }
@@ -212,6 +222,18 @@ pub(super) fn public_state(view: &StationView) -> StationState {
         label: view.label.clone(),
         fault: view.fault.clone(),
         note: view.note.clone(),
+    }
+}
+
+fn bus_status(bus: BusHealth) -> BusStatus {
+    BusStatus {
+        bus: bus.bus.to_string(),
+        error: bus.error,
+        requests: bus.requests,
+        errors: bus.errors,
+        latency_p50_ms: bus.latency_p50_ms,
+        latency_p99_ms: bus.latency_p99_ms,
+        utilisation_percent: bus.utilisation_percent,
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
         broker: config.cloud.as_ref().map(|cloud| format!("{}:{}", cloud.host, cloud.port)),
         report_unknown_uids: config.cloud.as_ref().is_some_and(|cloud| cloud.report_unknown_uids),
         retention: config.storage.retention,
+        wiring: config.wiring.clone(),
     };
     let watch = Watch::new(config.wiring.readers.iter().map(|reader| reader.reader.clone()));
     let (field_sender, field_events) = mpsc::channel(FIELD_EVENTS);
@@ -86,6 +87,7 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
         cloud,
         systemd,
         watch,
+        test: None,
         inputs,
         settings,
         fatal: None,

@@ -25,8 +25,38 @@ const GROUP: &str = "tapgate";
 pub struct Asked {
     /// What was asked.
     pub request: Request,
+    /// Who asked, for the journal.
+    pub peer: Peer,
     /// Dropping it tells the command that the daemon is busy.
     pub reply: oneshot::Sender<Reply>,
+}
+
+/// The process at the other end of the control socket, as the kernel knows it (SO_PEERCRED).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Its user.
+    pub uid: Option<u32>,
+    /// Its process id.
+    pub pid: Option<i32>,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |number: Option<i64>| number.map_or("?".into(), |number| number.to_string());
+        write!(
+            f,
+            "user {} process {}",
+            shown(self.uid.map(i64::from)),
+            shown(self.pid.map(i64::from))
+        )
+    }
+}
+
+impl From<&UnixStream> for Peer {
+    fn from(stream: &UnixStream) -> Peer {
+        let known = stream.peer_cred().ok();
+        Peer { uid: known.map(|peer| peer.uid()), pid: known.and_then(|peer| peer.pid()) }
+    }
 }
 
 /// Why the control socket cannot be served.
@@ -108,7 +138,8 @@ async fn serve(listener: UnixListener, asked: mpsc::Sender<Asked>) {
             Ok((stream, _)) => {
                 let asked = asked.clone();
                 tokio::spawn(async move {
-                    let _ = tokio::time::timeout(2 * PATIENCE, answer(stream, asked)).await;
+                    // A command that hung up is gone; its request has its own end.
+                    let _ = answer(stream, asked).await;
                     drop(permit);
                 });
             }
@@ -121,6 +152,7 @@ async fn serve(listener: UnixListener, asked: mpsc::Sender<Asked>) {
 }
 
 async fn answer(stream: UnixStream, asked: mpsc::Sender<Asked>) -> std::io::Result<()> {
+    let peer = Peer::from(&stream);
     let (reading, mut writing) = stream.into_split();
     let mut line = Vec::new();
     let bound = REQUEST_MAX_BYTES as u64 + 1;
@@ -130,7 +162,7 @@ async fn answer(stream: UnixStream, asked: mpsc::Sender<Asked>) -> std::io::Resu
         Reply::Error(format!("the request is longer than {REQUEST_MAX_BYTES} bytes"))
     } else {
         match serde_json::from_slice(&line) {
-            Ok(request) => ask(request, asked).await,
+            Ok(request) => ask(request, peer, asked).await,
             Err(error) => Reply::Error(format!(
                 "the daemon does not understand the request ({error}); \
                  are command and daemon of the same version?"
@@ -139,17 +171,18 @@ async fn answer(stream: UnixStream, asked: mpsc::Sender<Asked>) -> std::io::Resu
     };
     let mut text = serde_json::to_vec(&reply)?;
     text.push(b'\n');
-    writing.write_all(&text).await
+    tokio::time::timeout(PATIENCE, writing.write_all(&text)).await?
 }
 
-async fn ask(request: Request, asked: mpsc::Sender<Asked>) -> Reply {
+async fn ask(request: Request, peer: Peer, asked: mpsc::Sender<Asked>) -> Reply {
+    let patience = request.patience();
     let busy = || Reply::Error("the daemon is busy or stopping; try again".into());
     let (reply, answer) = oneshot::channel();
-    let sent = tokio::time::timeout(PATIENCE, asked.send(Asked { request, reply })).await;
+    let sent = tokio::time::timeout(PATIENCE, asked.send(Asked { request, peer, reply })).await;
     if !matches!(sent, Ok(Ok(()))) {
         return busy();
     }
-    match tokio::time::timeout(PATIENCE, answer).await {
+    match tokio::time::timeout(patience, answer).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(_)) | Err(_) => busy(),
     }

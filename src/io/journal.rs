@@ -23,7 +23,7 @@ pub const LEVEL_VARIABLE: &str = "TAPGATE_LOG";
 /// Starts logging. Under systemd (`JOURNAL_STREAM`) to journald, else, or without it, to stderr.
 pub fn init() {
     let filter = EnvFilter::try_from_env(LEVEL_VARIABLE)
-        .unwrap_or_else(|_| EnvFilter::new("info,rumqttc=error,tokio_modbus=error"));
+        .unwrap_or_else(|_| EnvFilter::new("info,rumqttc=error"));
     let journald = std::env::var_os("JOURNAL_STREAM").map(|_| queue_to_journald());
     let failure = match journald {
         Some(Ok(queue)) => {

@@ -1,10 +1,13 @@
 //! What commands and the daemon say to each other over the control socket: one JSON object a line
 //! each way, one request a connection.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::core::ids::ReaderId;
+use crate::core::ids::{BusId, ReaderId, StationId};
 use crate::core::view::StationView;
+pub use crate::protocol::field::{BusAnswer, BusFailure, BusOrder, FailureKind, StationTest};
 
 /// Longest request line: a request names a thing and carries a note, not data.
 pub const REQUEST_MAX_BYTES: usize = 16 * 1024;
@@ -17,6 +20,33 @@ pub const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;
 pub enum Request {
     /// Everything that `tapgate status` shows. The braces make serde refuse unknown members.
     Status {},
+    /// One request to one unit of a bus, after all that the gateway itself has to do there.
+    Bus {
+        /// Which bus.
+        bus: BusId,
+        /// The unit id.
+        unit: u8,
+        /// What to ask or write.
+        order: BusOrder,
+    },
+    /// Closes the station's switch for two seconds, on record.
+    TestStation {
+        /// Which.
+        station: StationId,
+    },
+}
+
+impl Request {
+    /// How long the daemon may take for the answer.
+    pub fn patience(&self) -> Duration {
+        match self {
+            Request::Status {} => Duration::from_secs(5),
+            // A slow device's time-out is 10 s at most, behind one of another unit.
+            Request::Bus { .. } => Duration::from_secs(25),
+            // Start register, closing with two more tries, two seconds, end register.
+            Request::TestStation { .. } => Duration::from_secs(45),
+        }
+    }
 }
 
 /// What the daemon answers.
@@ -25,6 +55,12 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Bus`].
+    Bus(BusAnswer),
+    /// To [`Request::Bus`] that brought no answer that can be used.
+    BusFailed(BusFailure),
+    /// To [`Request::TestStation`].
+    StationTest(Box<StationTest>),
     /// The request cannot be served; says why and what to do.
     Error(String),
 }
@@ -46,6 +82,9 @@ pub struct Status {
     pub stations: Vec<StationView>,
     /// In config order.
     pub readers: Vec<ReaderStatus>,
+    /// In config order.
+    #[serde(default)]
+    pub buses: Vec<BusStatus>,
     /// Every unit of every bus, in config order.
     pub devices: Vec<DeviceStatus>,
     /// Null on a stand-alone site.
@@ -69,6 +108,25 @@ pub struct ReaderStatus {
     pub detail: String,
 }
 
+/// A bus as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusStatus {
+    /// Its name in the config.
+    pub bus: String,
+    /// Why it cannot be opened, and what to do; null while it can.
+    pub error: Option<String>,
+    /// Requests since the daemon started.
+    pub requests: u64,
+    /// How many of them failed.
+    pub errors: u64,
+    /// Half of the answers took at most this long.
+    pub latency_p50_ms: Option<u32>,
+    /// Of a hundred answers 99 took at most this long.
+    pub latency_p99_ms: Option<u32>,
+    /// How much of the last minute the line was in use.
+    pub utilisation_percent: u8,
+}
+
 /// A unit on a bus as it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceStatus {
@@ -86,6 +144,12 @@ pub struct DeviceStatus {
     pub errors: u64,
     /// Time of the last answer in milliseconds.
     pub latency_ms: Option<u64>,
+    /// Half of the answers took at most this long.
+    #[serde(default)]
+    pub latency_p50_ms: Option<u32>,
+    /// Of a hundred answers 99 took at most this long.
+    #[serde(default)]
+    pub latency_p99_ms: Option<u32>,
     /// The last failure.
     pub last_error: Option<String>,
 }

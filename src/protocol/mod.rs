@@ -3,4 +3,5 @@
 pub mod allowlist;
 pub mod cloud;
 pub mod control;
+pub mod field;
 pub mod json;

@@ -14,4 +14,5 @@ mod outages;
 mod selection;
 mod starting;
 mod storage;
+mod technician;
 mod world;

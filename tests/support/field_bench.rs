@@ -177,6 +177,7 @@ fn profile(name: &str, class: Class, points: BTreeMap<String, Point>) -> Profile
         stop: Vec::new(),
         refresh: None,
         on_silence: None,
+        identify: None,
     }
 }
 

@@ -81,6 +81,11 @@ pub(crate) fn text(point: &Point, raw: &Raw) -> Option<String> {
     }
 }
 
+/// A number with its decimals, in the point's own unit; `None` for strings and for no value.
+pub(crate) fn decimal(point: &Point, raw: &Raw, exponent: Option<i64>) -> Option<String> {
+    Some(physical(point, raw, exponent)?.to_f64().to_string())
+}
+
 /// The state of the car: by the point's value map, else by the first letter of a string.
 pub(crate) fn vehicle(point: &Point, raw: &Raw) -> Option<Vehicle> {
     let shown = text(point, raw)?;

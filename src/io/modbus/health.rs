@@ -22,8 +22,7 @@ const SUSPECT_FOR: Duration = Duration::from_secs(3);
 const BACKOFF_S: [u64; 5] = [1, 2, 5, 10, 30];
 
 /// How a unit is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitState {
     /// Not asked yet.
     Unknown,
@@ -36,7 +35,7 @@ pub enum UnitState {
 }
 
 /// What status and doctor show of a unit.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitHealth {
     /// The bus it hangs on.
     pub bus: BusId,
@@ -54,6 +53,29 @@ pub struct UnitHealth {
     pub errors: u64,
     /// How long the last answer took.
     pub latency_ms: Option<u32>,
+    /// Half of the answers took at most this long.
+    pub latency_p50_ms: Option<u32>,
+    /// Of a hundred answers 99 took at most this long.
+    pub latency_p99_ms: Option<u32>,
+}
+
+/// What status and doctor show of a bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BusHealth {
+    /// Its name in the config.
+    pub bus: BusId,
+    /// Why it cannot be opened, and what to do; `None` while it can.
+    pub error: Option<String>,
+    /// Requests since the start.
+    pub requests: u64,
+    /// Requests without a usable answer.
+    pub errors: u64,
+    /// Half of the answers took at most this long.
+    pub latency_p50_ms: Option<u32>,
+    /// Of a hundred answers 99 took at most this long.
+    pub latency_p99_ms: Option<u32>,
+    /// How much of the last minute the line was in use.
+    pub utilisation_percent: u8,
 }
 
 /// A change that others should hear of.

@@ -1,25 +1,31 @@
 //! One connection to a bus, one request at a time, and nothing believed that is not surely the
 //! answer to its question.
 //!
-//! After a time-out or a wrong answer the connection is dropped. TCP reconnects at once. RTU frames
-//! carry no transaction number, so there (also over TCP) the line is reopened and listened to for
-//! the quiet time: at least as long as the slowest device takes to answer. Only `Client::call` of
-//! tokio-modbus is used, its typed helpers trust what they get.
+//! - What arrives before a question is thrown away; what is not its answer is passed over until its
+//!   time is up. So noise, an echo and a gateway that answers twice cost nothing.
+//! - A unit that did not answer in time may still do so. TCP frames carry a number that tells. RTU
+//!   frames do not, so there (also over TCP) that unit is in doubt, and asked nothing, for as long as
+//!   the slowest device takes to answer. Others are asked at once: their answers name their unit.
+//! - A connection on which nobody answers several times in a row is opened anew, and so is a port
+//!   whose link leads to another adapter than the one that is open.
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_modbus::client::{Client, Context, rtu, tcp};
-use tokio_modbus::prelude::SlaveContext;
-use tokio_modbus::{Error, ExceptionCode, Request, Response, Slave};
 
-use super::error::{At, BusError};
-use super::wire::{self, Draining, Opener};
+use super::client;
+use super::error::{At, BusError, OpenError};
+pub(super) use super::frame::Framing;
+use super::frame::{Found, Listener};
+pub(super) use super::pdu::{Answer, Request};
+use super::wire::{self, Opener, Wire};
 use crate::config::wiring::{Bus, Transport};
 use crate::core::ids::BusId;
 
@@ -31,15 +37,27 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(500), Duration::f
 const CONNECT_TIMEOUT: (Duration, Duration) =
     (Duration::from_millis(1_500), Duration::from_secs(5));
 
-/// Least quiet time after a doubtful answer on RTU (measured: 250 ms and a flush are enough where
-/// a flush alone is not).
-const MIN_QUIET: Duration = Duration::from_millis(250);
+/// Least time that a silent unit is in doubt on RTU (measured: after 250 ms nothing comes late).
+const MIN_DOUBT: Duration = Duration::from_millis(250);
 
 /// Longest RTU frame, for its time on the line.
-const MAX_FRAME_BITS: u32 = 256 * 11;
+const MAX_FRAME_BYTES: usize = 256;
+
+/// Start bit, eight bits, parity or a second stop bit, stop bit.
+const BITS_PER_BYTE: u32 = 11;
 
 /// Least silence between two RTU frames: t3.5 is 1.75 ms at most speeds, USB adapters add theirs.
 const MIN_RTU_GAP: Duration = Duration::from_millis(5);
+
+/// A gateway that answers twice does so within this time: between two questions over RTU-over-TCP
+/// whose answers could be taken for each other.
+const TWIN_GAP: Duration = Duration::from_millis(50);
+
+/// Behind RTU-over-TCP the line's speed is not known; most run at this one.
+const ASSUMED_BAUD: u32 = 9_600;
+
+/// So many questions in a row without an answer from anybody: the connection itself may be dead.
+const DROP_AFTER: u32 = 3;
 
 /// One question to one unit.
 #[derive(Clone, Debug)]
@@ -47,66 +65,72 @@ pub(super) struct Question {
     pub(super) unit: u8,
     /// The point it is about, for messages.
     pub(super) point: String,
-    pub(super) request: Request<'static>,
+    pub(super) request: Request,
+    /// How long the device may think; the frames' time on a serial line comes on top.
     pub(super) timeout: Duration,
 }
 
-/// A verified answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// Exactly as many as were asked for.
-    Bits(Vec<bool>),
-    /// Exactly as many as were asked for.
-    Words(Vec<u16>),
-    /// The device repeated what was written.
-    Written,
-}
-
-/// How frames are told apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// With transaction numbers.
-    Tcp,
-    /// Without.
-    Rtu,
-}
-
-/// The pauses of a line.
+/// The times of a line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pauses {
     pub(super) connect: Duration,
-    pub(super) quiet: Duration,
+    /// How late an answer may come at worst.
+    pub(super) doubt: Duration,
     pub(super) gap: Duration,
+    pub(super) twin_gap: Duration,
+    /// Of one byte on the line.
+    pub(super) byte: Duration,
 }
 
 impl Pauses {
     /// What a bus needs whose slowest device answers within `slowest`.
     fn of(bus: &Bus, slowest: Duration) -> Pauses {
         let connect = slowest.clamp(CONNECT_TIMEOUT.0, CONNECT_TIMEOUT.1);
-        let baud = match &bus.transport {
-            Transport::Tcp(_) => return Pauses { connect, quiet: slowest, gap: Duration::ZERO },
-            Transport::RtuOverTcp(_) => 9_600,
-            Transport::Rtu(serial) => serial.baud.max(1),
+        let (baud, twin_gap) = match &bus.transport {
+            Transport::Tcp(_) => {
+                let (none, doubt) = (Duration::ZERO, Duration::ZERO);
+                return Pauses { connect, doubt, gap: none, twin_gap: none, byte: none };
+            }
+            Transport::RtuOverTcp(_) => (ASSUMED_BAUD, TWIN_GAP),
+            Transport::Rtu(serial) => (serial.baud.max(1), Duration::ZERO),
         };
-        let frame = Duration::from_secs(1) * MAX_FRAME_BITS / baud;
-        let t35 = Duration::from_micros(38_500_000 / u64::from(baud));
-        Pauses { connect, quiet: MIN_QUIET.max(slowest + frame), gap: MIN_RTU_GAP.max(t35) }
+        let byte = Duration::from_secs(1) * BITS_PER_BYTE / baud;
+        let t35 = byte * 7 / 2;
+        let doubt = MIN_DOUBT.max(slowest + byte * MAX_FRAME_BYTES as u32);
+        Pauses { connect, doubt, gap: MIN_RTU_GAP.max(t35), twin_gap, byte }
     }
+}
+
+/// What answers that could be taken for each other have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Likeness {
+    unit: u8,
+    function: u8,
+    length: usize,
 }
 
 /// One connection, opened when it is needed.
 pub(super) struct Link {
     bus: BusId,
     endpoint: String,
+    /// A serial port's path, and the device that it led to when it was opened.
+    port: Option<(PathBuf, Option<PathBuf>)>,
     framing: Framing,
     pauses: Pauses,
     open: Opener,
-    context: Option<Context>,
+    wire: Option<Box<dyn Wire>>,
+    /// Somebody before us may have asked something.
+    virgin: bool,
     /// Not before this moment: the gap after the last frame.
     free_at: Instant,
+    /// Units that may still answer an old question, until when.
+    doubts: BTreeMap<u8, Instant>,
+    last: Option<(Likeness, Instant)>,
+    transaction: u16,
+    unanswered: u32,
     attempts: u32,
     last_attempt: Option<Instant>,
-    last_failure: String,
+    last_failure: OpenError,
     losses: u64,
 }
 
@@ -119,7 +143,11 @@ impl Link {
         };
         let open = wire::opener(&bus.transport);
         let endpoint = wire::endpoint(&bus.transport);
-        Link::over(bus.id.clone(), endpoint, framing, Pauses::of(bus, slowest), open)
+        let link = Link::over(bus.id.clone(), endpoint, framing, Pauses::of(bus, slowest), open);
+        match &bus.transport {
+            Transport::Tcp(_) | Transport::RtuOverTcp(_) => link,
+            Transport::Rtu(serial) => Link { port: Some((serial.port.clone(), None)), ..link },
+        }
     }
 
     /// A link over anything that carries bytes.
@@ -133,14 +161,20 @@ impl Link {
         Link {
             bus,
             endpoint,
+            port: None,
             framing,
             pauses,
             open,
-            context: None,
+            wire: None,
+            virgin: true,
             free_at: Instant::now(),
+            doubts: BTreeMap::new(),
+            last: None,
+            transaction: 0,
+            unanswered: 0,
             attempts: 0,
             last_attempt: None,
-            last_failure: String::new(),
+            last_failure: OpenError::default(),
             losses: 0,
         }
     }
@@ -157,42 +191,48 @@ impl Link {
         self.losses
     }
 
+    /// Until when this unit cannot be asked, since it may still answer an old question.
+    pub(super) fn doubtful_until(&self, unit: u8) -> Option<Instant> {
+        self.doubts.get(&unit).copied()
+    }
+
     /// Opens the link if it is closed and an attempt is due. `urgent` shortens the wait.
     pub(super) async fn open(&mut self, urgent: bool) -> Result<(), BusError> {
-        if self.context.is_some() {
+        if self.wire.is_some() {
             return Ok(());
         }
         let now = Instant::now();
         let early = urgent && self.last_attempt.is_none_or(|last| now >= last + RECONNECT.0);
         if self.retry_at().is_some_and(|due| now < due) && !early {
-            return Err(self.unreachable(io::Error::other(self.last_failure.clone())));
+            return Err(self.unreachable());
         }
         self.last_attempt = Some(now);
         match self.connect().await {
-            Ok(context) => {
+            Ok(wire) => {
                 self.attempts = 0;
-                self.context = Some(context);
+                self.unanswered = 0;
+                self.wire = Some(wire);
                 Ok(())
             }
-            Err(source) => {
+            Err(failure) => {
                 if self.attempts == 0 {
                     self.losses += 1;
                 }
                 self.attempts = self.attempts.saturating_add(1);
-                self.last_failure = source.to_string();
-                Err(self.unreachable(source))
+                self.last_failure = failure;
+                Err(self.unreachable())
             }
         }
     }
 
-    /// Asks one question. A connection that turns out to be dead is opened and used once more:
-    /// servers close idle ones.
+    /// Asks one question. A TCP connection that turns out to be dead is opened and used once more:
+    /// servers close idle ones. All requests are absolute, asking twice does no harm.
     pub(super) async fn ask(
         &mut self,
         question: &Question,
         urgent: bool,
     ) -> Result<Answer, BusError> {
-        let was_open = self.context.is_some();
+        let was_open = self.wire.is_some() && self.framing == Framing::Tcp;
         match self.ask_once(question, urgent).await {
             Err(BusError::Broken { .. }) if was_open => self.ask_once(question, urgent).await,
             outcome => outcome,
@@ -200,63 +240,133 @@ impl Link {
     }
 
     async fn ask_once(&mut self, question: &Question, urgent: bool) -> Result<Answer, BusError> {
+        self.drop_a_port_that_moved();
         self.open(urgent).await?;
-        wait_until(self.free_at).await;
-        let context = self.context.as_mut().expect("the link was just opened");
-        context.set_slave(Slave(question.unit));
-        let call = context.call(question.request.clone());
-        let outcome = within(question.timeout, call).await;
-        self.free_at = Instant::now() + self.pauses.gap;
-        let at = self.at(question);
-        let refused = match outcome {
-            None => BusError::Silent { at, timeout: question.timeout },
-            Some(Ok(Ok(response))) => match verified(&question.request, response) {
-                Ok(answer) => return Ok(answer),
-                Err(problem) => BusError::Mismatch { at, problem },
-            },
-            Some(Ok(Err(exception))) => return Err(exceptional(at, exception)),
-            Some(Err(Error::Protocol(wrong))) => {
-                BusError::Mismatch { at, problem: wrong.to_string() }
-            }
-            Some(Err(Error::Transport(source))) if source.kind() == io::ErrorKind::InvalidData => {
-                BusError::Mismatch { at, problem: source.to_string() }
-            }
-            Some(Err(Error::Transport(source))) => {
-                self.losses += 1;
-                BusError::Broken { at, source }
-            }
-        };
-        self.context = None;
-        Err(refused)
+        self.wait_for_silence(question).await;
+        self.renew_if_hung_up(urgent).await?;
+        let outcome = self.converse(question).await;
+        let now = Instant::now();
+        self.free_at = now + self.pauses.gap;
+        self.last = Some((likeness(question), now));
+        let answered = matches!(&outcome, Ok(_)) || outcome.as_ref().is_err_and(is_exception);
+        if answered {
+            self.unanswered = 0;
+            return outcome;
+        }
+        self.unanswered += 1;
+        self.doubts.insert(question.unit, now + self.pauses.doubt);
+        if self.unanswered >= DROP_AFTER {
+            self.wire = None;
+        }
+        outcome
     }
 
-    async fn connect(&mut self) -> io::Result<Context> {
+    /// Writes the request and listens. Leaves the connection open only where it can be followed on.
+    async fn converse(&mut self, question: &Question) -> Result<Answer, BusError> {
+        let at = self.at(question);
+        let Some(wire) = self.wire.as_mut() else { return Err(self.unreachable()) };
+        self.transaction = self.transaction.wrapping_add(1);
+        let (number, request) = (self.transaction, &question.request);
+        // Unit and checksum around both.
+        let bytes = request.length() + request.answer_length() + 6;
+        let limit = question.timeout + self.pauses.byte * bytes as u32;
+        let mut listener = Listener::new(self.framing, number, question.unit, request);
+        let (framing, unit) = (self.framing, question.unit);
+        let exchange = client::converse(framing, unit, wire.as_mut(), &mut listener, request);
+        let heard = within(limit, exchange).await;
+        match heard {
+            Some(Ok(Found::Answer(answer))) => Ok(answer),
+            Some(Ok(Found::Exception(code))) => Err(exceptional(at, code)),
+            Some(Ok(Found::Wrong(problem))) => {
+                self.wire = None;
+                Err(BusError::Mismatch { at, problem })
+            }
+            Some(Err(source)) => {
+                self.wire = None;
+                self.losses += 1;
+                Err(BusError::Broken { at, source })
+            }
+            None => {
+                if listener.is_torn() {
+                    self.wire = None;
+                }
+                Err(match listener.strange() {
+                    Some(problem) => BusError::Mismatch { at, problem },
+                    None => BusError::Silent { at, timeout: question.timeout },
+                })
+            }
+        }
+    }
+
+    /// The gap after the last frame, the time in which the unit may still answer something old, and
+    /// the time in which a gateway may answer the last question again.
+    async fn wait_for_silence(&mut self, question: &Question) {
+        let mut until = self.free_at;
+        if let Some(doubtful) = self.doubts.remove(&question.unit) {
+            until = until.max(doubtful);
+        }
+        if let Some((last, at)) = self.last
+            && last == likeness(question)
+        {
+            until = until.max(at + self.pauses.twin_gap);
+        }
+        wait_until(until).await;
+    }
+
+    /// Discards what arrived, and finds out whether the far side hung up before it is asked.
+    async fn renew_if_hung_up(&mut self, urgent: bool) -> Result<(), BusError> {
+        let Some(wire) = self.wire.as_mut() else { return self.open(urgent).await };
+        // Answers to older questions: the listener knows them by their number.
+        if wire::discard(wire.as_mut()).await.is_err() {
+            self.wire = None;
+            self.losses += 1;
+            self.open(urgent).await?;
+        }
+        Ok(())
+    }
+
+    /// After the adapter was plugged in elsewhere, what is open is a dead or another device.
+    fn drop_a_port_that_moved(&mut self) {
+        let Some((path, opened)) = &self.port else { return };
+        let suspicious = self.unanswered > 0 && self.wire.is_some();
+        if suspicious && wire::node(path) != *opened {
+            self.wire = None;
+            self.losses += 1;
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Box<dyn Wire>, OpenError> {
+        if let Some((path, node)) = &mut self.port {
+            *node = wire::node(path);
+        }
         let opening = (self.open)();
         let mut wire = within(self.pauses.connect, opening)
             .await
-            .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
-        let nobody = Slave::broadcast();
-        match self.framing {
-            Framing::Tcp => Ok(tcp::attach_slave(wire, nobody)),
-            Framing::Rtu => {
-                wire::drain(wire.as_mut(), self.pauses.quiet).await?;
-                Ok(rtu::attach_slave(Draining(wire), nobody))
-            }
+            .unwrap_or_else(|| Err(OpenError::of_endpoint(&io::ErrorKind::TimedOut.into())))?;
+        if self.framing == Framing::Rtu && self.virgin {
+            let drained = wire::drain(wire.as_mut(), self.pauses.doubt).await;
+            drained.map_err(|source| OpenError::of_endpoint(&source))?;
         }
+        self.virgin = false;
+        Ok(wire)
     }
 
     fn at(&self, question: &Question) -> At {
         At { bus: self.bus.clone(), unit: question.unit, point: question.point.clone() }
     }
 
-    fn unreachable(&self, source: io::Error) -> BusError {
-        BusError::Unreachable { bus: self.bus.clone(), endpoint: self.endpoint.clone(), source }
+    fn unreachable(&self) -> BusError {
+        BusError::Unreachable {
+            bus: self.bus.clone(),
+            endpoint: self.endpoint.clone(),
+            why: self.last_failure.clone(),
+        }
     }
 }
 
 /// Does not touch the timer for a moment that is over: its ticks are a millisecond apart, and a
 /// moment within the current one would cost up to two.
-pub(super) async fn wait_until(moment: Instant) {
+async fn wait_until(moment: Instant) {
     if moment > Instant::now() {
         sleep_until(moment).await;
     }
@@ -266,61 +376,32 @@ async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T
     timeout(limit, future).await.ok()
 }
 
-/// Every field of an answer against its question.
-fn verified(request: &Request<'_>, response: Response) -> Result<Answer, String> {
-    match (request, response) {
-        (Request::ReadCoils(_, count), Response::ReadCoils(bits))
-        | (Request::ReadDiscreteInputs(_, count), Response::ReadDiscreteInputs(bits)) => {
-            let count = usize::from(*count);
-            if bits.len() != count.next_multiple_of(8) {
-                return Err(format!("{} bits instead of {count}", bits.len()));
-            }
-            Ok(Answer::Bits(bits.into_iter().take(count).collect()))
-        }
-        (Request::ReadInputRegisters(_, count), Response::ReadInputRegisters(words))
-        | (Request::ReadHoldingRegisters(_, count), Response::ReadHoldingRegisters(words)) => {
-            if words.len() != usize::from(*count) {
-                return Err(format!("{} registers instead of {count}", words.len()));
-            }
-            Ok(Answer::Words(words))
-        }
-        (Request::WriteSingleCoil(address, on), Response::WriteSingleCoil(at, is)) => {
-            written((*address, u16::from(*on)), (at, u16::from(is)))
-        }
-        (Request::WriteSingleRegister(address, word), Response::WriteSingleRegister(at, is)) => {
-            written((*address, *word), (at, is))
-        }
-        (Request::WriteMultipleRegisters(address, words), answer) => match answer {
-            Response::WriteMultipleRegisters(at, count) => {
-                written((*address, words.len() as u16), (at, count))
-            }
-            other => Err(format!("function {} instead of 16", other.function_code())),
-        },
-        (request, other) => Err(format!(
-            "function {} instead of {}",
-            other.function_code(),
-            request.function_code()
-        )),
-    }
-}
-
-fn written(asked: (u16, u16), confirmed: (u16, u16)) -> Result<Answer, String> {
-    if asked != confirmed {
-        return Err(format!(
-            "address {} value {} confirmed instead of address {} value {}",
-            confirmed.0, confirmed.1, asked.0, asked.1
-        ));
-    }
-    Ok(Answer::Written)
+fn likeness(question: &Question) -> Likeness {
+    let (function, length) = (question.request.function(), question.request.answer_length());
+    Likeness { unit: question.unit, function, length }
 }
 
 /// An exception is an answer: the connection is fine.
-fn exceptional(at: At, exception: ExceptionCode) -> BusError {
-    let code = u8::from(exception);
+fn exceptional(at: At, code: u8) -> BusError {
     match code {
         0x01..=0x03 => BusError::Refused { at, code },
         0x05 | 0x06 => BusError::Busy { at, code },
         0x0A | 0x0B => BusError::TargetFailed { at, code },
         _ => BusError::DeviceFailed { at, code },
+    }
+}
+
+fn is_exception(error: &BusError) -> bool {
+    match error {
+        BusError::Refused { .. }
+        | BusError::Busy { .. }
+        | BusError::TargetFailed { .. }
+        | BusError::DeviceFailed { .. } => true,
+        BusError::Unreachable { .. }
+        | BusError::Broken { .. }
+        | BusError::Silent { .. }
+        | BusError::Mismatch { .. }
+        | BusError::Deferred { .. }
+        | BusError::NotWritable { .. } => false,
     }
 }

@@ -4,20 +4,25 @@
 //!   other, so what waits is bounded by the number of stations.
 //! - Every outcome comes back as a [`FieldEvent`]. The tasks wait for the daemon to take it.
 //! - Urgency: open a switch, close one, read for a tap, heartbeats and buttons, polls of running
-//!   stations, idle polls. After a read for a tap no poll begins before its switch was written.
+//!   stations, idle polls, a technician's requests. After a read for a tap no poll begins before its switch was written.
 //! - One request in flight per bus. An answer is used only if it is surely the answer to its
 //!   question, see `link`. Silent units back off and cost the bus little, see `health`.
 
 mod bus;
+mod client;
 mod codec;
+mod console;
 mod error;
+mod frame;
 mod health;
 mod link;
 mod meters;
+mod pdu;
 mod plan;
 mod points;
 mod queue;
 mod schedule;
+mod stats;
 mod switches;
 mod wire;
 
@@ -36,8 +41,9 @@ use crate::config::wiring::Wiring;
 use crate::core::event::{Pace, Reading, SwitchReport};
 use crate::core::ids::{BusId, DeviceId, StationId};
 use bus::{Line, Status};
-pub use error::{At, BusError};
-pub use health::{UnitHealth, UnitState};
+pub use console::{Direct, Visitor, bus_of, encoded, protected, shown, span};
+pub use error::{At, BusError, OpenError};
+pub use health::{BusHealth, UnitHealth, UnitState};
 use plan::BusPlan;
 use queue::{Inbox, Job};
 
@@ -121,7 +127,7 @@ pub fn spawn(wiring: &Wiring, events: mpsc::Sender<FieldEvent>) -> Field {
     let mut field = Field { lines: Vec::new(), routes: BTreeMap::new() };
     let plans: Vec<BusPlan> = wiring.buses.iter().map(|bus| BusPlan::new(wiring, bus)).collect();
     for (line, plan) in plans.iter().enumerate() {
-        let (inbox, status) = (Arc::default(), Arc::default());
+        let (inbox, status) = (Arc::default(), Arc::new(Status::new()));
         field.lines.push(Access { bus: plan.bus.id.clone(), inbox, status });
         for station in &plan.stations {
             let route = field.routes.entry(station.station.clone()).or_default();
@@ -183,6 +189,17 @@ impl Field {
             line.status.units.lock().expect("nobody panics while holding it").clone()
         };
         self.lines.iter().flat_map(units).collect()
+    }
+
+    /// How every bus is doing.
+    pub fn buses(&self) -> Vec<BusHealth> {
+        self.lines.iter().map(|line| line.status.health(&line.bus)).collect()
+    }
+
+    /// For a technician's requests, which go last.
+    pub fn visitor(&self) -> Visitor {
+        let inboxes = self.lines.iter().map(|line| (line.bus.clone(), Arc::clone(&line.inbox)));
+        Visitor::new(inboxes.collect())
     }
 
     /// A counter per bus that grows at least every few seconds, for the watchdog.

@@ -2,16 +2,30 @@
 
 use std::collections::VecDeque;
 
+use std::time::Duration;
+
 use tokio::time::Instant;
-use tokio_modbus::Request;
 
 use super::bus::Line;
 use super::codec::{self, Number, Raw, Write};
 use super::error::BusError;
 use super::health::UnitState;
-use super::link::Answer;
+use super::link::{Answer, Request};
 use super::plan::{Block, blocks};
 use crate::config::profile::{Point, Profile, Table};
+
+/// A read that was left at a device's pause goes on within this time, else it begins anew: the
+/// values of one reading belong together.
+const PARKED_FOR: Duration = Duration::from_secs(2);
+
+/// A read of several blocks between two of them.
+#[derive(Debug)]
+pub(super) struct Parked {
+    names: Vec<String>,
+    values: Values,
+    todo: VecDeque<Block>,
+    since: Instant,
+}
 
 /// The answers of one unit, by point.
 #[derive(Debug, Default)]
@@ -59,7 +73,7 @@ impl Line {
     }
 
     /// Reads points of one unit with as few requests as its profile allows. Stops at a silence;
-    /// what was refused is left out.
+    /// what was refused is left out. While the device needs a pause others are asked.
     pub(super) async fn read(
         &mut self,
         unit: usize,
@@ -67,9 +81,25 @@ impl Line {
         urgent: bool,
     ) -> (Values, Result<(), BusError>) {
         let profile = self.plan.units[unit].profile.clone();
-        let mut todo = VecDeque::from(blocks(&profile, names, self.units[unit].apart));
-        let (mut values, mut outcome) = (Values::default(), Ok(()));
+        let fresh = |parked: &Parked| parked.names == names && parked.since.elapsed() < PARKED_FOR;
+        let parked = self.units[unit].parked.take().filter(|_| !urgent).filter(fresh);
+        let (mut values, mut todo, since) = match parked {
+            Some(parked) => (parked.values, parked.todo, parked.since),
+            None => {
+                let todo = blocks(&profile, names, self.units[unit].apart);
+                (Values::default(), VecDeque::from(todo), Instant::now())
+            }
+        };
+        let mut outcome = Ok(());
         while let Some(block) = todo.pop_front() {
+            if !urgent && self.units[unit].free_at > Instant::now() {
+                let at = self.at(unit, &block.points.join("+"));
+                todo.push_front(block);
+                let names = names.iter().map(|name| name.to_string()).collect();
+                self.units[unit].parked = Some(Parked { names, values, todo, since });
+                self.deferred = true;
+                return (Values::default(), Err(BusError::Deferred { at }));
+            }
             let request = read_request(&block);
             match self.ask(unit, &block.points.join("+"), request, urgent).await {
                 Ok(answer) => values.add(&profile, &block, &answer),
@@ -81,6 +111,7 @@ impl Line {
                         .filter_map(|name| Some(Block::alone(name, profile.points.get(name)?)));
                     each.rev().for_each(|block| todo.push_front(block));
                 }
+                Err(error @ BusError::Deferred { .. }) => return (Values::default(), Err(error)),
                 Err(error) if error.is_silence() || error.is_of_bus() => {
                     return (values, Err(error));
                 }
@@ -109,7 +140,7 @@ impl Line {
         let write = codec::encode(point, value).map_err(|problem| not_writable(self, problem))?;
         let several = match &write {
             Write::Register(address, word) => {
-                Some(Request::WriteMultipleRegisters(*address, vec![*word].into()))
+                Some(Request::WriteMultipleRegisters(*address, vec![*word]))
             }
             Write::Coil(..) | Write::Registers(..) => None,
         };
@@ -129,12 +160,13 @@ impl Line {
             return Ok(());
         }
         let profile = self.plan.units[unit].profile.clone();
-        for write in &profile.startup {
+        for write in profile.startup.iter().skip(self.units[unit].prepared) {
             match self.write(unit, &write.point, Number::from(write.value), urgent).await {
                 Err(error) if error.is_silence() || error.is_of_bus() => return Err(error),
                 Err(error) => tracing::warn!("start-up write: {error}"),
                 Ok(()) => {}
             }
+            self.units[unit].prepared += 1;
         }
         self.units[unit].fresh = false;
         self.hurry_refresh(unit);
@@ -173,7 +205,7 @@ impl Line {
     }
 }
 
-fn read_request(block: &Block) -> Request<'static> {
+fn read_request(block: &Block) -> Request {
     let (address, count) = (block.address, block.count);
     match block.table {
         Table::Coil => Request::ReadCoils(address, count),
@@ -183,10 +215,10 @@ fn read_request(block: &Block) -> Request<'static> {
     }
 }
 
-fn write_request(write: Write) -> Request<'static> {
+fn write_request(write: Write) -> Request {
     match write {
         Write::Coil(address, on) => Request::WriteSingleCoil(address, on),
         Write::Register(address, word) => Request::WriteSingleRegister(address, word),
-        Write::Registers(address, words) => Request::WriteMultipleRegisters(address, words.into()),
+        Write::Registers(address, words) => Request::WriteMultipleRegisters(address, words),
     }
 }

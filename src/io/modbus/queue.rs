@@ -1,22 +1,40 @@
 //! What is asked of a bus, by urgency. Nobody ever waits to ask.
 //!
 //! Bounded by construction: a station has at most one job of each kind here. A newer one takes the
-//! older one's place, so opening a switch cancels closing it, and the other way round.
+//! older one's place, so opening a switch cancels closing it, and the other way round. What a
+//! technician asks for by hand comes last and is bounded by [`VISITS_MAX`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::error::BusError;
+use super::link::{Answer, Request};
 use crate::core::event::Pace;
 use crate::core::ids::StationId;
+
+/// Requests by hand that wait at once: one command asks one at a time, so these are eight people.
+const VISITS_MAX: usize = 8;
+
+/// Lanes of orders that give or take power.
+pub(super) const SWITCHING: usize = 2;
+/// All lanes.
+pub(super) const LANES: usize = 4;
 
 /// Something to do at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Job {
     Open(StationId),
     Close(StationId),
+    /// Read back a switch that was written, or write it again where it was not.
+    Confirm {
+        station: StationId,
+        closed: bool,
+        written: bool,
+        attempts: u32,
+    },
     ReadSwitch(StationId),
     ReadMeter(StationId),
     ReadRegister(StationId),
@@ -49,6 +67,7 @@ impl Job {
             | Job::ReadSwitch(station)
             | Job::ReadMeter(station)
             | Job::ReadRegister(station)
+            | Job::Confirm { station, .. }
             | Job::Feedback { station, .. }
             | Job::Lamp { station, .. } => station,
         }
@@ -56,7 +75,7 @@ impl Job {
 
     fn kind(&self) -> Kind {
         match self {
-            Job::Open(_) | Job::Close(_) => Kind::Switch,
+            Job::Open(_) | Job::Close(_) | Job::Confirm { .. } => Kind::Switch,
             Job::ReadSwitch(_) => Kind::ReadSwitch,
             Job::ReadMeter(_) | Job::ReadRegister(_) => Kind::ReadMeter,
             Job::Feedback { .. } => Kind::Feedback,
@@ -64,12 +83,13 @@ impl Job {
         }
     }
 
-    /// Opening before closing before reading before lamps.
+    /// Opening before closing before reading (also reading back) before lamps.
     fn lane(&self) -> usize {
         match self {
             Job::Open(_) => 0,
             Job::Close(_) => 1,
-            Job::ReadSwitch(_)
+            Job::Confirm { .. }
+            | Job::ReadSwitch(_)
             | Job::ReadMeter(_)
             | Job::ReadRegister(_)
             | Job::Feedback { .. } => 2,
@@ -78,10 +98,22 @@ impl Job {
     }
 }
 
+/// A request by hand.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) unit: u8,
+    pub(super) request: Request,
+    pub(super) asked: Instant,
+    pub(super) reply: oneshot::Sender<Result<Answer, BusError>>,
+}
+
 /// The orders of one bus.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
-    lanes: [VecDeque<Job>; 4],
+    lanes: [VecDeque<Job>; LANES],
+    /// Jobs that are not due yet.
+    later: Vec<(Instant, Job)>,
+    visits: VecDeque<Visit>,
     /// Changed paces that the bus has not taken over yet.
     pub(super) paces: BTreeMap<StationId, Pace>,
     /// The buttons to watch from now on, where that changed.
@@ -98,21 +130,71 @@ impl Orders {
         if self.lanes[job.lane()].contains(&job) {
             return;
         }
-        for lane in &mut self.lanes {
-            lane.retain(|old| old.kind() != job.kind() || old.station() != job.station());
-        }
+        self.remove_like(&job);
         self.lanes[job.lane()].push_back(job);
+    }
+
+    /// A job that could not be finished goes on at `at`, unless a newer one took its place.
+    pub(super) fn resume(&mut self, job: Job, at: Instant) {
+        let mut waiting = self.lanes.iter().flatten().chain(self.later.iter().map(|(_, job)| job));
+        let replaced =
+            waiting.any(|other| other.kind() == job.kind() && other.station() == job.station());
+        if !replaced {
+            self.later.push((at, job));
+        }
+    }
+
+    fn remove_like(&mut self, job: &Job) {
+        let other = |old: &Job| old.kind() != job.kind() || old.station() != job.station();
+        self.lanes.iter_mut().for_each(|lane| lane.retain(other));
+        self.later.retain(|(_, old)| other(old));
     }
 
     /// Whether a switch order for this station waits.
     pub(super) fn switches(&self, station: &StationId) -> bool {
-        let mut jobs = self.lanes.iter().flatten();
+        let mut jobs = self.lanes.iter().flatten().chain(self.later.iter().map(|(_, job)| job));
         jobs.any(|job| job.kind() == Kind::Switch && job.station() == station)
     }
 
+    /// Whether anything waits in the most urgent `lanes`.
+    pub(super) fn waits(&self, lanes: usize) -> bool {
+        self.lanes.iter().take(lanes).any(|lane| !lane.is_empty())
+    }
+
     /// The most urgent job.
-    pub(super) fn pop(&mut self) -> Option<Job> {
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Job> {
+        for (_, job) in self.later.extract_if(.., |(due, _)| *due <= now) {
+            self.lanes[job.lane()].push_back(job);
+        }
         self.lanes.iter_mut().find_map(VecDeque::pop_front)
+    }
+
+    /// When the next job that is not due yet will be.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.later.iter().map(|(due, _)| *due).min()
+    }
+
+    /// Whether the visit was taken in.
+    pub(super) fn visit(&mut self, visit: Visit) -> bool {
+        let room = self.visits.len() < VISITS_MAX;
+        if room {
+            self.visits.push_back(visit);
+        }
+        room
+    }
+
+    /// Who waits at the door.
+    pub(super) fn visitor(&self) -> Option<&Visit> {
+        self.visits.front()
+    }
+
+    /// A visit that something more urgent came before keeps its turn.
+    pub(super) fn let_wait(&mut self, visit: Visit) {
+        self.visits.push_front(visit);
+    }
+
+    pub(super) fn next_visit(&mut self) -> Option<Visit> {
+        self.visits.pop_front()
     }
 }
 
@@ -143,10 +225,12 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn popped(orders: &mut Orders) -> Vec<Job> {
-        std::iter::from_fn(|| orders.pop()).collect()
+        std::iter::from_fn(|| orders.pop(Instant::now())).collect()
     }
 
     #[test]
@@ -186,6 +270,27 @@ mod tests {
         orders.push(Job::Open(one.clone()));
         orders.push(Job::Close(one.clone()));
         assert_eq!(popped(&mut orders), [Job::Close(one)]);
+    }
+
+    #[test]
+    fn what_was_not_finished_goes_on_unless_a_newer_order_came() {
+        let (one, now) = (StationId::from("one"), Instant::now());
+        let confirm =
+            Job::Confirm { station: one.clone(), closed: true, written: true, attempts: 1 };
+        let mut orders = Orders::default();
+        orders.resume(confirm.clone(), now + Duration::from_millis(30));
+        assert!(orders.switches(&one));
+        assert_eq!(orders.pop(now), None);
+        assert_eq!(orders.next_due(), Some(now + Duration::from_millis(30)));
+        assert_eq!(orders.pop(now + Duration::from_millis(30)), Some(confirm.clone()));
+
+        orders.push(Job::Open(one.clone()));
+        orders.resume(confirm.clone(), now);
+        assert_eq!(popped(&mut orders), [Job::Open(one.clone())]);
+
+        orders.resume(confirm, now + Duration::from_secs(1));
+        orders.push(Job::Open(one.clone()));
+        assert_eq!(popped(&mut orders), [Job::Open(one)]);
     }
 
     #[test]

@@ -105,25 +105,25 @@ impl Schedule {
         }
     }
 
-    /// What is due, the most urgent first, then the longest due. A duty whose unit wants its pause,
-    /// by `free_at`, leaves the bus to others until then.
+    /// What is due, the most urgent first, then the longest due, and whether it is timed. `ready`
+    /// says from when on the device of a duty may be asked.
     pub(super) fn next(
         &self,
         now: Instant,
-        free_at: impl Fn(Duty) -> Option<Instant>,
-    ) -> Option<Duty> {
-        let free = |duty| free_at(duty).is_none_or(|free| free <= now);
-        let due = self.entries.iter().filter(|entry| entry.due <= now && free(entry.duty));
+        ready: impl Fn(Duty) -> Option<Instant>,
+    ) -> Option<(Duty, bool)> {
+        let is_ready = |duty| ready(duty).is_none_or(|at| at <= now);
+        let due = self.entries.iter().filter(|entry| entry.due <= now && is_ready(entry.duty));
         due.min_by_key(|entry| {
             let starving = entry.urgency == Urgency::Idle && now >= entry.due + PATIENCE;
             (if starving { Urgency::Running } else { entry.urgency }, entry.due)
         })
-        .map(|entry| entry.duty)
+        .map(|entry| (entry.duty, entry.urgency == Urgency::Timed))
     }
 
-    /// When the next duty is due and its unit free.
-    pub(super) fn next_due(&self, free_at: impl Fn(Duty) -> Option<Instant>) -> Option<Instant> {
-        let due = |entry: &Entry| free_at(entry.duty).map_or(entry.due, |free| free.max(entry.due));
+    /// When the next duty is due and its device may be asked.
+    pub(super) fn next_due(&self, ready: impl Fn(Duty) -> Option<Instant>) -> Option<Instant> {
+        let due = |entry: &Entry| ready(entry.duty).map_or(entry.due, |at| at.max(entry.due));
         self.entries.iter().map(due).min()
     }
 }
@@ -144,6 +144,25 @@ fn pace_of(duty: Duty, pace: Pace) -> (Duration, Urgency) {
 mod tests {
     use super::*;
 
+    fn always(_: Duty) -> Option<Instant> {
+        None
+    }
+
+    #[test]
+    fn a_device_that_needs_its_pause_lets_others_go_first() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        schedule.poll(Duty::Meter(0), start);
+        schedule.poll(Duty::Meter(1), start);
+        let pause = |duty| (duty == Duty::Meter(0)).then_some(start + BUTTONS);
+
+        assert_eq!(schedule.next(start, pause), Some((Duty::Meter(1), false)));
+        schedule.done(Duty::Meter(1), start, start);
+        assert_eq!(schedule.next(start, pause), None);
+        assert_eq!(schedule.next_due(pause), Some(start + BUTTONS));
+        assert_eq!(schedule.next(start + BUTTONS, pause), Some((Duty::Meter(0), false)));
+    }
+
     #[test]
     fn running_stations_share_a_full_line_and_idle_ones_are_not_forgotten() {
         let start = Instant::now();
@@ -158,7 +177,7 @@ mod tests {
         let mut counts = [0; 20];
         for tenth in 0..1_200 {
             let now = start + Duration::from_millis(100 * tenth);
-            if let Some(Duty::Meter(station)) = schedule.next(now, |_| None) {
+            if let Some((Duty::Meter(station), false)) = schedule.next(now, always) {
                 counts[station] += 1;
                 schedule.done(Duty::Meter(station), now, now);
             }
@@ -176,12 +195,12 @@ mod tests {
         schedule.poll(Duty::Meter(0), start);
         schedule.every(Duty::Heartbeat(0), Duration::from_secs(5), start);
 
-        assert_eq!(schedule.next(start, |_| None), Some(Duty::Heartbeat(0)));
+        assert_eq!(schedule.next(start, always), Some((Duty::Heartbeat(0), true)));
         schedule.done(Duty::Heartbeat(0), start, start);
-        assert_eq!(schedule.next(start, |_| None), Some(Duty::Meter(0)));
+        assert_eq!(schedule.next(start, always), Some((Duty::Meter(0), false)));
         schedule.done(Duty::Meter(0), start, start);
-        assert_eq!(schedule.next(start, |_| None), None);
-        assert_eq!(schedule.next_due(|_| None), Some(start + Duration::from_secs(5)));
+        assert_eq!(schedule.next(start, always), None);
+        assert_eq!(schedule.next_due(always), Some(start + Duration::from_secs(5)));
     }
 
     #[test]
@@ -192,25 +211,9 @@ mod tests {
         schedule.done(Duty::Meter(0), start, start);
 
         schedule.pace(Duty::Meter(0), Pace::Running, start);
-        assert_eq!(schedule.next(start, |_| None), Some(Duty::Meter(0)));
+        assert_eq!(schedule.next(start, always), Some((Duty::Meter(0), false)));
         schedule.done(Duty::Meter(0), start, start);
         schedule.pace(Duty::Meter(0), Pace::Idle, start);
-        assert_eq!(schedule.next_due(|_| None), Some(start + RUNNING));
-    }
-
-    #[test]
-    fn a_unit_in_its_pause_leaves_the_bus_to_others() {
-        let start = Instant::now();
-        let free = start + Duration::from_millis(60);
-        let free_at = |duty| (duty == Duty::Meter(0)).then_some(free);
-        let mut schedule = Schedule::default();
-        schedule.poll(Duty::Meter(0), start);
-        assert_eq!(schedule.next(start, free_at), None);
-        assert_eq!(schedule.next_due(free_at), Some(free));
-
-        schedule.poll(Duty::Meter(1), start);
-
-        assert_eq!(schedule.next(start, free_at), Some(Duty::Meter(1)));
-        assert_eq!(schedule.next(free, free_at), Some(Duty::Meter(0)));
+        assert_eq!(schedule.next_due(always), Some(start + RUNNING));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::bus::Line;
 use super::codec::{self, Number};
@@ -30,24 +30,72 @@ const ENABLE: &str = "enable";
 impl Line {
     /// Writes a station's switch, reads it back and reports what was found.
     pub(super) async fn set_switch(&mut self, station: usize, closed: bool) {
-        let Some(switch) = self.plan.stations[station].switch.clone() else { return };
         self.stations[station].ordered = Some(closed);
-        let mut found = None;
-        for _ in 0..WRITE_ATTEMPTS {
-            match self.write_switch(&switch, closed).await {
-                Ok(()) => {
-                    found = self.position(&switch, Some(closed), true).await;
-                    if found == Some(closed) {
-                        break;
-                    }
-                }
-                Err(error) if error.is_of_bus() => break,
-                Err(BusError::Busy { .. }) => sleep(BUSY_PAUSE).await,
-                Err(error) => tracing::debug!("switch not written: {error}"),
-            }
+        // No reading is about the time before as well as the time after.
+        self.units.iter_mut().for_each(|unit| unit.parked = None);
+        self.write_and_confirm(station, closed, 0).await;
+    }
+
+    /// Goes on with a switch that was written, or whose write failed. Other switches were first.
+    pub(super) async fn confirm_switch(
+        &mut self,
+        station: usize,
+        closed: bool,
+        written: bool,
+        attempts: u32,
+    ) {
+        if self.stations[station].ordered != Some(closed) {
+            return;
+        }
+        if !written {
+            return self.write_and_confirm(station, closed, attempts).await;
+        }
+        let Some(switch) = self.plan.stations[station].switch.clone() else { return };
+        let found = self.position(&switch, Some(closed), true).await;
+        if self.deferred {
+            return;
+        }
+        if found == Some(closed) || attempts >= WRITE_ATTEMPTS {
+            return self.report_switch(station, found, true).await;
+        }
+        self.write_and_confirm(station, closed, attempts).await;
+    }
+
+    async fn write_and_confirm(&mut self, station: usize, closed: bool, attempts: u32) {
+        let Some(switch) = self.plan.stations[station].switch.clone() else { return };
+        let attempts = attempts + 1;
+        let outcome = self.write_switch(&switch, closed).await;
+        let now = Instant::now();
+        if std::mem::take(&mut self.deferred) {
+            return self.resume_switch(station, closed, false, attempts - 1, now);
         }
         self.inbox.orders().hold_until = None;
-        self.report_switch(station, found, true).await;
+        let again = match outcome {
+            Ok(()) => return self.resume_switch(station, closed, true, attempts, now),
+            Err(BusError::Busy { .. }) => Some(now + BUSY_PAUSE),
+            Err(error) if error.is_of_bus() => None,
+            Err(error) => {
+                tracing::debug!("switch not written: {error}");
+                Some(self.units[switch.unit()].free_at)
+            }
+        };
+        match again.filter(|_| attempts < WRITE_ATTEMPTS) {
+            Some(at) => self.resume_switch(station, closed, false, attempts, at),
+            None => self.report_switch(station, None, true).await,
+        }
+    }
+
+    fn resume_switch(
+        &self,
+        station: usize,
+        closed: bool,
+        written: bool,
+        attempts: u32,
+        at: Instant,
+    ) {
+        let station = self.plan.stations[station].station.clone();
+        let job = Job::Confirm { station, closed, written, attempts };
+        self.inbox.orders().resume(job, at);
     }
 
     /// Reads a station's switch and reports it.
@@ -151,7 +199,10 @@ impl Line {
             if !patient || shown.is_none() || shown == Some(expected) {
                 break;
             }
-            sleep(FEEDBACK_PAUSE).await;
+            if !self.idle_until(Instant::now() + FEEDBACK_PAUSE).await {
+                self.deferred = true;
+                return None;
+            }
         }
         shown
     }

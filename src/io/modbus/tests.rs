@@ -144,6 +144,7 @@ fn charger() -> Profile {
         stop: Vec::new(),
         refresh: Some(Duration::from_millis(50)),
         on_silence: None,
+        identify: None,
     }
 }
 

@@ -1,10 +1,12 @@
-//! Opens what a bus runs over, and keeps old bytes out of new answers.
+//! Opens what a bus runs over, says in a technician's words why that fails, and listens old bytes
+//! out of the way.
 
 use std::fmt::Debug;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -12,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_serial::{ClearBuffer, SerialPort, SerialPortBuilderExt};
 
+use super::error::OpenError;
 use crate::config::wiring::{Parity, Serial, Transport};
 
 /// A byte stream to a bus.
@@ -19,7 +22,7 @@ pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin + Debug {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + Debug> Wire for T {}
 
 /// A stream that is being opened.
-pub(super) type Opening = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send>>;
+pub(super) type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn Wire>, OpenError>> + Send>>;
 
 /// Opens the same stream again and again.
 pub(super) type Opener = Box<dyn FnMut() -> Opening + Send>;
@@ -27,15 +30,26 @@ pub(super) type Opener = Box<dyn FnMut() -> Opening + Send>;
 /// Bytes that arrive this close before the end of a quiet time prolong it.
 const STILL_TALKING: Duration = Duration::from_millis(20);
 
+/// So many bytes that already arrived are thrown away at once: a line that babbles without end
+/// must not hold the bus.
+const STALE_MAX: usize = 64 * 1024;
+
+/// A gateway that lost its power is noticed by the kernel after this much silence, and this often
+/// asked again.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// The opener for a configured transport.
 pub(super) fn opener(transport: &Transport) -> Opener {
     match transport.clone() {
         Transport::Tcp(address) | Transport::RtuOverTcp(address) => Box::new(move || {
             let address = address.clone();
-            Box::pin(async move { open_tcp(&address).await })
+            Box::pin(async move {
+                open_tcp(&address).await.map_err(|source| OpenError::of_endpoint(&source))
+            })
         }),
         Transport::Rtu(serial) => Box::new(move || {
-            let opened = open_serial(&serial);
+            let opened =
+                open_serial(&serial).map_err(|error| OpenError::of_port(&serial.port, &error));
             Box::pin(async move { opened })
         }),
     }
@@ -50,13 +64,21 @@ pub(super) fn endpoint(transport: &Transport) -> String {
     }
 }
 
+/// The device node of a serial port right now: a link in `/dev/serial/by-id` leads elsewhere after
+/// its adapter was plugged in again.
+pub(super) fn node(port: &Path) -> Option<PathBuf> {
+    std::fs::canonicalize(port).ok()
+}
+
 async fn open_tcp(address: &str) -> io::Result<Box<dyn Wire>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
+    rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(&stream, KEEPALIVE)?;
     Ok(Box::new(stream))
 }
 
-fn open_serial(serial: &Serial) -> io::Result<Box<dyn Wire>> {
+fn open_serial(serial: &Serial) -> Result<Box<dyn Wire>, tokio_serial::Error> {
     let parity = match serial.parity {
         Parity::None => tokio_serial::Parity::None,
         Parity::Even => tokio_serial::Parity::Even,
@@ -76,8 +98,7 @@ fn open_serial(serial: &Serial) -> io::Result<Box<dyn Wire>> {
 }
 
 /// Reads and discards for `quiet`, and on for as long as something still talks, at most twice as
-/// long: an answer that comes too late ends here instead of as the next request's (RTU frames carry
-/// nothing that tells whose answer they are; facts: a reopened port alone is not enough).
+/// long: what was asked by somebody before us is answered into nothing.
 pub(super) async fn drain(wire: &mut dyn Wire, quiet: Duration) -> io::Result<()> {
     let start = Instant::now();
     let (mut until, limit) = (start + quiet, start + 2 * quiet);
@@ -92,43 +113,23 @@ pub(super) async fn drain(wire: &mut dyn Wire, quiet: Duration) -> io::Result<()
     }
 }
 
-/// Throws away whatever has arrived before each request is written.
-#[derive(Debug)]
-pub(super) struct Draining<W>(pub(super) W);
-
-impl<W: AsyncRead + Unpin> AsyncRead for Draining<W> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl<W: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Draining<W> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+/// Throws away what has arrived already, without waiting. An error where the far side hung up.
+pub(super) async fn discard(wire: &mut dyn Wire) -> io::Result<()> {
+    let mut left = STALE_MAX;
+    poll_fn(|context| {
         let mut space = [0; 256];
-        let mut stale = ReadBuf::new(&mut space);
-        while let Poll::Ready(read) = Pin::new(&mut self.0).poll_read(cx, &mut stale) {
-            read?;
-            if stale.filled().is_empty() {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        while left > 0 {
+            let mut stale = ReadBuf::new(&mut space);
+            match Pin::new(&mut *wire).poll_read(context, &mut stale) {
+                Poll::Pending => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) if stale.filled().is_empty() => {
+                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                }
+                Poll::Ready(Ok(())) => left = left.saturating_sub(stale.filled().len()),
             }
-            stale.clear();
         }
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
+        Poll::Ready(Ok(()))
+    })
+    .await
 }

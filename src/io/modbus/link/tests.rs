@@ -1,5 +1,7 @@
 //! Byte by byte, against a scripted peer: what a late, short, foreign or torn answer does.
 
+mod noise;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,8 +22,12 @@ fn link(framing: Framing) -> (Link, mpsc::UnboundedReceiver<DuplexStream>) {
         far_ends.send(far).expect("the test keeps the receiver");
         Box::pin(async move { Ok(Box::new(near) as Box<dyn wire::Wire>) })
     });
-    let pauses = Pauses { connect: PATIENT, quiet: QUIET, gap: Duration::ZERO };
-    (Link::over("laundry".into(), "test".into(), framing, pauses, open), opened)
+    (Link::over("laundry".into(), "test".into(), framing, pauses(), open), opened)
+}
+
+fn pauses() -> Pauses {
+    let none = Duration::ZERO;
+    Pauses { connect: PATIENT, doubt: QUIET, gap: none, twin_gap: none, byte: none }
 }
 
 fn question(address: u16, count: u16, timeout: Duration) -> Question {
@@ -29,19 +35,12 @@ fn question(address: u16, count: u16, timeout: Duration) -> Question {
     Question { unit: 11, point: "energy_import".into(), request, timeout }
 }
 
-fn asking(request: Request<'static>) -> Question {
-    Question { unit: 11, point: "relay-1".into(), request, timeout: PATIENT }
+fn asking(request: Request) -> Question {
+    Question { unit: 11, point: "relay-1".into(), request, timeout: BRIEF }
 }
 
 fn rtu_frame(body: &[u8]) -> Vec<u8> {
-    let mut crc = 0xFFFF_u16;
-    for byte in body {
-        crc ^= u16::from(*byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xA001 } else { crc >> 1 };
-        }
-    }
-    [body, &crc.to_le_bytes()].concat()
+    [body, &crate::io::modbus::frame::checksum(body).to_le_bytes()].concat()
 }
 
 /// An answer to a request of a Modbus/TCP frame, with its transaction number.
@@ -62,82 +61,138 @@ fn new_words() -> Answer {
     Answer::Words(vec![2, 2])
 }
 
+/// Far ends as the test's script needs them: opened once, and again where the link does so.
+type Opened = mpsc::UnboundedReceiver<DuplexStream>;
+
+async fn opened_by(opened: &mut Opened) -> DuplexStream {
+    opened.recv().await.expect("opened")
+}
+
+async fn say(far: &mut DuplexStream, bytes: &[u8]) {
+    far.write_all(bytes).await.expect("written");
+}
+
 #[tokio::test]
-async fn tcp_never_takes_a_late_reply_for_the_next_answer() {
+async fn tcp_passes_over_a_late_reply_and_stays_connected() {
     let (mut link, mut opened) = link(Framing::Tcp);
     let peer = tokio::spawn(async move {
-        let mut first = opened.recv().await.expect("opened");
-        let old = request::<12>(&mut first).await;
-        let mut second = opened.recv().await.expect("opened again");
-        let new = request::<12>(&mut second).await;
-        // The old connection is gone, whatever comes there.
-        first.write_all(&tcp_frame(&old, &OLD)).await.expect_err("nobody listens");
-        second.write_all(&tcp_frame(&new, &NEW)).await.expect("written");
-        second
+        let mut far = opened_by(&mut opened).await;
+        let old = request::<12>(&mut far).await;
+        let new = request::<12>(&mut far).await;
+        say(&mut far, &tcp_frame(&old, &OLD)).await;
+        say(&mut far, &tcp_frame(&new, &NEW)).await;
+        (far, opened)
     });
 
     let silent = link.ask(&question(10, 2, BRIEF), false).await;
     assert!(matches!(silent, Err(BusError::Silent { .. })), "{silent:?}");
     assert_eq!(link.ask(&question(20, 2, PATIENT), false).await.expect("answered"), new_words());
-    drop(peer.await.expect("the peer is done"));
+    let (_far, mut opened) = peer.await.expect("the peer is done");
+    assert!(opened.try_recv().is_err(), "the connection was kept");
 }
 
 #[tokio::test]
-async fn tcp_drops_a_connection_that_answers_an_older_question() {
+async fn tcp_takes_no_second_answer_of_a_gateway_that_answers_twice() {
     let (mut link, mut opened) = link(Framing::Tcp);
     let peer = tokio::spawn(async move {
-        let mut far = opened.recv().await.expect("opened");
+        let mut far = opened_by(&mut opened).await;
         let first = request::<12>(&mut far).await;
-        far.write_all(&tcp_frame(&first, &NEW)).await.expect("written");
-        request::<12>(&mut far).await;
-        far.write_all(&tcp_frame(&first, &OLD)).await.expect("written");
-        let mut again = opened.recv().await.expect("opened again");
-        let third = request::<12>(&mut again).await;
-        again.write_all(&tcp_frame(&third, &NEW)).await.expect("written");
-        (far, again)
+        say(&mut far, &[tcp_frame(&first, &OLD), tcp_frame(&first, &OLD)].concat()).await;
+        let second = request::<12>(&mut far).await;
+        say(&mut far, &tcp_frame(&first, &OLD)).await;
+        say(&mut far, &tcp_frame(&second, &NEW)).await;
+        far
     });
 
-    assert_eq!(link.ask(&question(20, 2, PATIENT), false).await.expect("answered"), new_words());
-    let stale = link.ask(&question(20, 2, PATIENT), false).await;
-    assert!(matches!(stale, Err(BusError::Mismatch { .. })), "{stale:?}");
+    let old = link.ask(&question(10, 2, PATIENT), false).await.expect("answered");
+    assert_eq!(old, Answer::Words(vec![1, 1]));
     assert_eq!(link.ask(&question(20, 2, PATIENT), false).await.expect("answered"), new_words());
     drop(peer.await.expect("the peer is done"));
 }
 
 #[tokio::test]
-async fn rtu_listens_out_a_late_reply_before_it_asks_again() {
+async fn tcp_drops_a_connection_that_stops_within_a_frame_or_talks_garbage() {
+    let frames: [fn(&[u8]) -> Vec<u8>; 4] = [
+        |asked| tcp_frame(asked, &NEW)[..9].to_vec(),
+        |asked| tcp_frame(asked, &NEW)[..3].to_vec(),
+        |_| b"HTTP/1.1 400 Bad Request\r\n".to_vec(),
+        |asked| [&asked[..4], &[0xFF, 0xFF], &NEW[..]].concat(),
+    ];
+    for torn in frames {
+        let (mut link, mut opened) = link(Framing::Tcp);
+        let peer = tokio::spawn(async move {
+            let mut first = opened_by(&mut opened).await;
+            let asked = request::<12>(&mut first).await;
+            say(&mut first, &torn(&asked)).await;
+            let mut second = opened_by(&mut opened).await;
+            let asked = request::<12>(&mut second).await;
+            say(&mut second, &tcp_frame(&asked, &NEW)).await;
+            (first, second)
+        });
+
+        let told = link.ask(&question(20, 2, BRIEF), false).await;
+        assert!(matches!(told, Err(BusError::Mismatch { .. })), "{told:?}");
+        let again = link.ask(&question(20, 2, PATIENT), false).await;
+        assert_eq!(again.expect("answered"), new_words());
+        drop(peer.await.expect("the peer is done"));
+    }
+}
+
+#[tokio::test]
+async fn rtu_asks_a_silent_unit_nothing_while_it_may_still_answer() {
     let (mut link, mut opened) = link(Framing::Rtu);
     let peer = tokio::spawn(async move {
-        let mut first = opened.recv().await.expect("opened");
-        request::<8>(&mut first).await;
-        let mut second = opened.recv().await.expect("reopened");
-        // The same line: the late answer arrives after the port was reopened.
-        tokio::time::sleep(QUIET / 2).await;
-        second.write_all(&rtu_frame(&OLD)).await.expect("written");
-        request::<8>(&mut second).await;
-        second.write_all(&rtu_frame(&NEW)).await.expect("written");
-        (first, second)
+        let mut far = opened_by(&mut opened).await;
+        request::<8>(&mut far).await;
+        // Much later than the time-out.
+        tokio::time::sleep(QUIET * 3 / 4).await;
+        say(&mut far, &rtu_frame(&OLD)).await;
+        request::<8>(&mut far).await;
+        say(&mut far, &rtu_frame(&NEW)).await;
+        far
     });
 
     let silent = link.ask(&question(10, 2, BRIEF), false).await;
     assert!(matches!(silent, Err(BusError::Silent { .. })), "{silent:?}");
+    assert!(link.doubtful_until(11).is_some_and(|until| until > Instant::now()));
     assert_eq!(link.ask(&question(20, 2, PATIENT), false).await.expect("answered"), new_words());
     drop(peer.await.expect("the peer is done"));
 }
 
 #[tokio::test]
-async fn rtu_waits_out_a_line_that_still_talks_at_the_end_of_the_quiet_time() {
+async fn rtu_asks_other_units_at_once_and_takes_no_late_reply_for_theirs() {
     let (mut link, mut opened) = link(Framing::Rtu);
     let peer = tokio::spawn(async move {
-        let mut far = opened.recv().await.expect("opened");
+        let mut far = opened_by(&mut opened).await;
+        request::<8>(&mut far).await;
+        request::<8>(&mut far).await;
+        let other: Vec<u8> = [&[12], &NEW[1..]].concat();
+        say(&mut far, &[rtu_frame(&OLD), rtu_frame(&other)].concat()).await;
+        far
+    });
+
+    let silent = link.ask(&question(10, 2, BRIEF), false).await;
+    assert!(matches!(silent, Err(BusError::Silent { .. })), "{silent:?}");
+    let asked = Instant::now();
+    let other = Question { unit: 12, ..question(20, 2, PATIENT) };
+    assert_eq!(link.ask(&other, false).await.expect("answered"), new_words());
+    assert!(asked.elapsed() < QUIET, "a dead unit costs its time-out and no more");
+    drop(peer.await.expect("the peer is done"));
+}
+
+#[tokio::test]
+async fn rtu_listens_to_a_line_that_somebody_else_left_before_it_asks() {
+    let (mut link, mut opened) = link(Framing::Rtu);
+    let peer = tokio::spawn(async move {
+        let mut far = opened_by(&mut opened).await;
         let late = rtu_frame(&OLD);
         let start = Instant::now();
         for (index, byte) in late.iter().enumerate() {
             sleep_until(start + QUIET - Duration::from_millis(20) + BRIEF / 6 * index as u32).await;
-            far.write_all(&[*byte]).await.expect("written");
+            say(&mut far, &[*byte]).await;
         }
         request::<8>(&mut far).await;
-        far.write_all(&rtu_frame(&NEW)).await.expect("written");
+        say(&mut far, &rtu_frame(&NEW)).await;
         far
     });
 
@@ -151,14 +206,14 @@ async fn rtu_throws_away_what_nobody_asked_for() {
     let (answered, after_answer) = tokio::sync::oneshot::channel();
     let (noise_sent, noise) = tokio::sync::oneshot::channel();
     let peer = tokio::spawn(async move {
-        let mut far = opened.recv().await.expect("opened");
+        let mut far = opened_by(&mut opened).await;
         request::<8>(&mut far).await;
-        far.write_all(&rtu_frame(&NEW)).await.expect("written");
+        say(&mut far, &rtu_frame(&NEW)).await;
         after_answer.await.expect("the test goes on");
-        far.write_all(&rtu_frame(&OLD)).await.expect("written");
+        say(&mut far, &rtu_frame(&OLD)).await;
         noise_sent.send(()).expect("the test waits");
         request::<8>(&mut far).await;
-        far.write_all(&rtu_frame(&NEW)).await.expect("written");
+        say(&mut far, &rtu_frame(&NEW)).await;
         far
     });
 
@@ -169,12 +224,89 @@ async fn rtu_throws_away_what_nobody_asked_for() {
     drop(peer.await.expect("the peer is done"));
 }
 
+#[tokio::test]
+async fn rtu_over_tcp_waits_out_a_gateway_that_answers_twice() {
+    let (mut link, mut opened) = link(Framing::Rtu);
+    link.pauses.twin_gap = QUIET;
+    let peer = tokio::spawn(async move {
+        let mut far = opened_by(&mut opened).await;
+        request::<8>(&mut far).await;
+        say(&mut far, &rtu_frame(&OLD)).await;
+        tokio::time::sleep(QUIET / 2).await;
+        say(&mut far, &rtu_frame(&OLD)).await;
+        request::<8>(&mut far).await;
+        say(&mut far, &rtu_frame(&NEW)).await;
+        far
+    });
+
+    let old = link.ask(&question(10, 2, PATIENT), false).await.expect("answered");
+    assert_eq!(old, Answer::Words(vec![1, 1]));
+    assert_eq!(link.ask(&question(20, 2, PATIENT), false).await.expect("answered"), new_words());
+    drop(peer.await.expect("the peer is done"));
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nobody_answers_is_opened_anew() {
+    for framing in [Framing::Rtu, Framing::Tcp] {
+        let (mut link, mut opened) = link(framing);
+        for unit in 1..=3 {
+            let asked = Question { unit, ..question(20, 2, BRIEF) };
+            let silent = link.ask(&asked, false).await;
+            assert!(matches!(silent, Err(BusError::Silent { .. })), "{silent:?}");
+        }
+        let _dead = opened_by(&mut opened).await;
+        assert!(opened.try_recv().is_err(), "{framing:?}: one connection until now");
+        let other = Question { unit: 4, ..question(20, 2, BRIEF) };
+        assert!(link.ask(&other, false).await.is_err());
+        assert!(opened.try_recv().is_ok(), "{framing:?}: a new one");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_before_and_within_an_answer_is_told_and_mended() {
+    for framing in [Framing::Rtu, Framing::Tcp] {
+        let (mut link, mut opened) = link(framing);
+        let peer = tokio::spawn(async move {
+            // Within the first answer, and (TCP asks again at once) within its repetition.
+            let resets = if framing == Framing::Tcp { 2 } else { 1 };
+            let mut first = opened_by(&mut opened).await;
+            let mut asked = [0; 32];
+            let length = first.read(&mut asked).await.expect("asked");
+            let frame = match framing {
+                Framing::Rtu => rtu_frame(&NEW),
+                Framing::Tcp => tcp_frame(&asked[..length], &NEW),
+            };
+            say(&mut first, &frame[..4]).await;
+            drop(first);
+            for _ in 1..resets {
+                drop(opened_by(&mut opened).await);
+            }
+            let mut last = opened_by(&mut opened).await;
+            let length = last.read(&mut asked).await.expect("asked");
+            let frame = match framing {
+                Framing::Rtu => rtu_frame(&NEW),
+                Framing::Tcp => tcp_frame(&asked[..length], &NEW),
+            };
+            say(&mut last, &frame).await;
+            last
+        });
+        // A connection that is open already is used once more on TCP.
+        link.open(false).await.expect("opened");
+        let mut answer = link.ask(&question(20, 2, PATIENT), false).await;
+        for _ in 0..3 {
+            if answer.is_ok() {
+                break;
+            }
+            assert!(matches!(answer, Err(BusError::Broken { .. })), "{answer:?}");
+            answer = link.ask(&question(20, 2, PATIENT), false).await;
+        }
+        assert_eq!(answer.expect("answered"), new_words());
+        drop(peer.await.expect("the peer is done"));
+    }
+}
+
 /// Asks once and answers with these bytes (RTU), or with their TCP form.
-async fn answered(
-    framing: Framing,
-    ask: Request<'static>,
-    body: &[u8],
-) -> Result<Answer, BusError> {
+async fn answered(framing: Framing, ask: Request, body: &[u8]) -> Result<Answer, BusError> {
     let (mut link, mut opened) = link(framing);
     let body = body.to_vec();
     let peer = tokio::spawn(async move {
@@ -185,7 +317,7 @@ async fn answered(
             Framing::Rtu => rtu_frame(&body),
             Framing::Tcp => tcp_frame(&bytes[..length], &body),
         };
-        far.write_all(&frame).await.expect("written");
+        say(&mut far, &frame).await;
         far
     });
     let outcome = link.ask(&asking(ask), false).await;
@@ -198,8 +330,8 @@ async fn an_answer_that_differs_in_any_field_is_no_answer() {
     let read = Request::ReadInputRegisters(72, 2);
     let coil = Request::WriteSingleCoil(5, true);
     let register = Request::WriteSingleRegister(7, 0x0100);
-    let registers = Request::WriteMultipleRegisters(7, vec![1, 2].into());
-    let cases: [(&str, &Request<'static>, &[u8]); 12] = [
+    let registers = Request::WriteMultipleRegisters(7, vec![1, 2]);
+    let cases: [(&str, &Request, &[u8]); 12] = [
         ("fewer registers", &read, &[11, 4, 2, 0, 1]),
         ("more registers", &read, &[11, 4, 6, 0, 1, 0, 1, 0, 1]),
         ("another unit", &read, &[12, 4, 4, 0, 1, 0, 1]),
@@ -231,7 +363,7 @@ async fn right_answers_are_believed_and_cut_to_what_was_asked() {
         assert_eq!(coils.expect("answered"), Answer::Bits(vec![true, false, true]));
         let coil = answered(framing, Request::WriteSingleCoil(5, true), &[11, 5, 0, 5, 0xFF, 0]);
         assert_eq!(coil.await.expect("answered"), Answer::Written);
-        let many = Request::WriteMultipleRegisters(7, vec![1, 2].into());
+        let many = Request::WriteMultipleRegisters(7, vec![1, 2]);
         let many = answered(framing, many, &[11, 16, 0, 7, 0, 2]).await;
         assert_eq!(many.expect("answered"), Answer::Written);
     }
@@ -290,10 +422,9 @@ async fn an_unreachable_bus_fails_at_once_and_is_tried_with_backoff() {
     let counted = Arc::clone(&attempts);
     let open: Opener = Box::new(move || {
         counted.fetch_add(1, Ordering::Relaxed);
-        Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+        Box::pin(async { Err(OpenError::of_endpoint(&io::ErrorKind::ConnectionRefused.into())) })
     });
-    let pauses = Pauses { connect: PATIENT, quiet: QUIET, gap: Duration::ZERO };
-    let mut link = Link::over("laundry".into(), "nowhere".into(), Framing::Tcp, pauses, open);
+    let mut link = Link::over("laundry".into(), "nowhere".into(), Framing::Tcp, pauses(), open);
 
     for _ in 0..5 {
         let error = link.ask(&question(72, 2, PATIENT), true).await.expect_err("refused");
@@ -306,7 +437,7 @@ async fn an_unreachable_bus_fails_at_once_and_is_tried_with_backoff() {
 }
 
 #[test]
-fn the_quiet_time_outlasts_the_slowest_device() {
+fn a_unit_is_in_doubt_for_longer_than_the_slowest_device_takes() {
     let serial = crate::config::wiring::Serial {
         port: "/dev/ttyUSB0".into(),
         baud: 2_400,
@@ -318,6 +449,6 @@ fn the_quiet_time_outlasts_the_slowest_device() {
 
     let pauses = Pauses::of(&bus, Duration::from_millis(500));
 
-    assert!(pauses.quiet >= Duration::from_millis(500 + 1_170), "{pauses:?}");
+    assert!(pauses.doubt >= Duration::from_millis(500 + 1_170), "{pauses:?}");
     assert_eq!(pauses.gap.as_millis(), 16);
 }
