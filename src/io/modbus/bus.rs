@@ -43,6 +43,8 @@ pub(super) struct Unit {
     pub(super) apart: bool,
     /// The device's own pause between requests.
     free_at: Instant,
+    /// The device's own pause between writes.
+    pub(super) writable_at: Instant,
 }
 
 /// What the task knows of a station.
@@ -100,6 +102,7 @@ impl Line {
             serial: None,
             apart: false,
             free_at: now,
+            writable_at: now,
         };
         let unknown = plan.units.iter().map(|unit| UnitHealth {
             bus: plan.bus.id.clone(),

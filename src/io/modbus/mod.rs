@@ -17,6 +17,7 @@ mod meters;
 mod plan;
 mod points;
 mod queue;
+mod sanity;
 mod schedule;
 mod switches;
 mod wire;
@@ -40,6 +41,7 @@ pub use error::{At, BusError};
 pub use health::{UnitHealth, UnitState};
 use plan::BusPlan;
 use queue::{Inbox, Job};
+pub use sanity::{WrongVoltage, check_voltage, is_model};
 
 /// How long no poll begins after a read for a tap, waiting for the switch order that follows it:
 /// a commit on a slow SD card takes up to 200 ms.

@@ -110,6 +110,11 @@ impl Orders {
         jobs.any(|job| job.kind() == Kind::Switch && job.station() == station)
     }
 
+    /// Whether any job waits.
+    pub(super) fn wait(&self) -> bool {
+        self.lanes.iter().any(|lane| !lane.is_empty())
+    }
+
     /// The most urgent job.
     pub(super) fn pop(&mut self) -> Option<Job> {
         self.lanes.iter_mut().find_map(VecDeque::pop_front)
