@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::config::library::{self, Library, Shelved};
 use crate::config::problem::Problem;
-use crate::config::profile::{Class, OnSilence};
+use crate::config::profile::{Class, Confidence, OnSilence};
 
 /// EX_CONFIG of sysexits.h, as the contract has it.
 const EXIT_CONFIG: u8 = 78;
@@ -42,6 +42,9 @@ pub fn check(file: &Path) -> ExitCode {
     match library::read_profile(file) {
         Ok((profile, _)) => {
             println!("OK: {} ({} points)", profile.name, profile.points.len());
+            for doubt in profile.doubts() {
+                println!("note: {doubt}");
+            }
             println!("next: copy it to {} and name it in a [[device]]", library::DEFAULT_FOLDER);
             ExitCode::SUCCESS
         }
@@ -71,12 +74,21 @@ fn as_table(library: &Library) -> String {
     let row = |(name, shelved): (&str, &Shelved)| {
         let profile = &shelved.profile;
         let class = class_word(profile.class);
-        let model = format!("{} {}", profile.vendor, profile.model);
+        let vendor = &profile.vendor;
+        let confidence = profile.confidence.map_or("-", confidence_word);
+        let on_silence = profile.on_silence.map_or("-", on_silence_word);
         let own =
             shelved.file.as_ref().map_or(String::new(), |file| format!("  ({})", file.display()));
-        format!("{name:<24} {class:<8} {model}{own}")
+        let model = &profile.model;
+        line([name, class, confidence, on_silence, vendor]) + model + &own
     };
-    library.iter().map(row).collect::<Vec<_>>().join("\n")
+    let head = line(["NAME", "CLASS", "CONFIDENCE", "ON SILENCE", "VENDOR"]) + "MODEL";
+    std::iter::once(head).chain(library.iter().map(row)).collect::<Vec<_>>().join("\n")
+}
+
+/// All columns but the last, which is as long as it is.
+fn line([name, class, confidence, on_silence, vendor]: [&str; 5]) -> String {
+    format!("{name:<26} {class:<8} {confidence:<11} {on_silence:<11} {vendor:<22} ")
 }
 
 fn as_json(library: &Library) -> String {
@@ -88,6 +100,7 @@ fn as_json(library: &Library) -> String {
             "vendor": profile.vendor,
             "model": profile.model,
             "source": profile.source,
+            "confidence": profile.confidence.map(confidence_word),
             "origin": origin(shelved),
             "on_silence": profile.on_silence.map(on_silence_word),
             "points": profile.points.keys().collect::<Vec<_>>(),
@@ -102,6 +115,13 @@ fn class_word(class: Class) -> &'static str {
         Class::Meter => "meter",
         Class::Charger => "charger",
         Class::Io => "io",
+    }
+}
+
+fn confidence_word(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::High => "high",
+        Confidence::Medium => "medium",
     }
 }
 
@@ -124,7 +144,7 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&as_json(&library)).expect("JSON");
 
         assert_eq!(json.as_array().map(Vec::len), Some(library.iter().count()));
-        assert_eq!(as_table(&library).lines().count(), library.iter().count());
+        assert_eq!(as_table(&library).lines().count(), 1 + library.iter().count());
         let relay =
             json.as_array().into_iter().flatten().find(|p| p["name"] == "waveshare-relay-8");
         assert_eq!(relay.map(|relay| &relay["on_silence"]), Some(&json!("keep")));

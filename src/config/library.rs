@@ -21,20 +21,66 @@ macro_rules! built_in {
     };
 }
 
-const BUILT_IN: [(&str, &str); 14] = built_in![
+const BUILT_IN: [(&str, &str); 60] = built_in![
     "abb-b23",
+    "abb-terra-ac",
+    "advantech-adam-6060",
+    "alfen-eve",
     "bender-cc612",
+    "bender-cc612-old",
+    "bg-etech-ws100",
+    "brainboxes-ed-538",
+    "brainboxes-ed-588",
     "carlo-gavazzi-em112",
+    "carlo-gavazzi-em24",
+    "carlo-gavazzi-em24-e1",
     "carlo-gavazzi-em340",
+    "dzg-dvh4013",
     "eastron-sdm120",
     "eastron-sdm230",
     "eastron-sdm630",
     "eastron-sdm72",
+    "eletechsup-relay-8",
+    "eltako-dsz15",
+    "emu-professional-2",
+    "finder-7m24",
+    "go-e-charger",
+    "heidelberg-energy-control",
+    "inepro-pro380",
+    "innogy-ebox",
+    "iskra-wm3",
+    "janitza-b23",
+    "janitza-umg96rm",
+    "keba-p30",
+    "keba-p40",
     "kmtronic-relay-8",
+    "lovato-dmg610",
+    "mennekes-amtron-compact",
+    "mennekes-amtron-hcc3",
     "moxa-iologik-e1214",
+    "orno-or-we-504",
+    "orno-or-we-514",
+    "orno-or-we-516",
+    "phoenix-charx",
+    "phoenix-ev-cc-ac1-m",
+    "phoenix-ev-cc-eth",
+    "saia-ald1",
+    "saia-ale3",
+    "schneider-evlink-pro-ac",
     "schneider-iem3155",
+    "siemens-pac2200",
+    "socomec-countis",
+    "vestel-evc04",
+    "wago-750-352",
+    "wallbe-eco",
+    "waveshare-relay-16",
+    "waveshare-relay-30",
     "waveshare-relay-8",
     "waveshare-relay-8d",
+    "webasto-next",
+    "wellpro-wp8025",
+    "wellpro-wp8026",
+    "wellpro-wp8028",
     "wiren-board-mr6c",
 ];
 
@@ -176,6 +222,9 @@ mod tests {
             let profile = profile_file::parse(name, text)
                 .unwrap_or_else(|problems| panic!("{name}: {problems:#?}"));
             assert_eq!(profile.name, name);
+            assert!(profile.confidence.is_some(), "{name}");
+            let mixed = |doubt: &String| doubt.contains("word_order: few");
+            assert!(!profile.doubts().iter().any(mixed), "{name}");
             for described in [&profile.vendor, &profile.model, &profile.source] {
                 assert!(!described.is_empty(), "{name}");
             }

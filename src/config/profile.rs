@@ -14,11 +14,18 @@ pub struct Profile {
     pub vendor: String,
     pub model: String,
     pub source: String,
+    /// How well the sources support the file; `None` where its author does not say.
+    pub confidence: Option<Confidence>,
     pub defaults: Defaults,
     /// At most 125 by the specification; many devices take less.
     pub max_registers_per_read: u16,
+    /// Unused registers or coils that a read may cover to fetch two points at once; `None` where
+    /// the device answers for addresses that it does not use.
+    pub max_hole: Option<u16>,
     /// Silence that the device needs between two requests.
     pub min_gap: Duration,
+    /// What it needs between two writes, where that is more.
+    pub min_write_gap: Duration,
     /// Longest answer time, where the device is slower than the bus expects.
     pub timeout: Option<Duration>,
     pub points: BTreeMap<String, Point>,
@@ -36,6 +43,68 @@ pub struct Profile {
     pub on_silence: Option<OnSilence>,
     /// How a scan knows this model.
     pub identify: Option<Identify>,
+}
+
+impl Profile {
+    /// A model without points, for whoever builds one in code.
+    pub fn new(name: &str, class: Class) -> Profile {
+        Profile {
+            name: name.into(),
+            class,
+            vendor: String::new(),
+            model: String::new(),
+            source: String::new(),
+            confidence: None,
+            defaults: Defaults::default(),
+            max_registers_per_read: 125,
+            max_hole: None,
+            min_gap: Duration::ZERO,
+            min_write_gap: Duration::ZERO,
+            timeout: None,
+            points: BTreeMap::new(),
+            startup: Vec::new(),
+            heartbeat: None,
+            start: Vec::new(),
+            stop: Vec::new(),
+            refresh: None,
+            on_silence: None,
+            identify: None,
+        }
+    }
+}
+
+impl Profile {
+    /// What the file alone leaves open, one line each: for whoever checks a profile.
+    pub fn doubts(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let wide = |point: &&Point| {
+            point.value.registers() > 1 && !matches!(point.value, ValueType::String(_))
+        };
+        let mut orders = self.points.values().filter(wide).map(|point| point.word_order);
+        if let Some(first) = orders.next()
+            && orders.any(|order| order != first)
+        {
+            doubts.push("its points differ in word_order: few devices mix them".into());
+        }
+        if self.class == Class::Meter && !self.points.contains_key("voltage") {
+            doubts.push("without [points.voltage] nobody can see a wrong word_order".into());
+        }
+        let power = matches!(self.class, Class::Relay | Class::Charger);
+        if power && self.on_silence.is_none() {
+            doubts
+                .push("without on_silence nobody knows what happens when the gateway dies".into());
+        }
+        doubts
+    }
+}
+
+/// How well the sources of a profile support it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Confidence {
+    /// The vendor's document, or two sources that do not share a root.
+    High,
+    /// One good source.
+    Medium,
 }
 
 /// The register that tells a model: reading it changes nothing on any device known.
@@ -97,6 +166,8 @@ pub struct Point {
     pub write: Option<WriteAs>,
     /// What the values of an enumeration mean (`A`, `B`, `C`, `F`).
     pub values: BTreeMap<String, String>,
+    /// Names of points whose values are added to this one.
+    pub plus: Vec<String>,
 }
 
 /// The four tables of the Modbus data model.
@@ -128,9 +199,47 @@ pub enum ValueType {
 }
 
 impl Point {
+    /// A point that is read as it is.
+    pub fn new(table: Table, address: u16, value: ValueType) -> Point {
+        Point {
+            table,
+            address,
+            value,
+            word_order: WordOrder::Big,
+            scale: Scale::ONE,
+            unit: None,
+            writable: false,
+            readable: true,
+            sentinels: Vec::new(),
+            bits: None,
+            exponent: None,
+            write: None,
+            values: BTreeMap::new(),
+            plus: Vec::new(),
+        }
+    }
+
+    /// Whether reading shows what was written.
+    pub fn reads_back(&self) -> bool {
+        self.readable && self.write.as_ref().is_none_or(|write| write.address.is_none())
+    }
+
+    /// Whether it stands for yes and no, whatever the register holds.
+    pub fn is_yes_or_no(&self) -> bool {
+        self.value == ValueType::Bool || self.write.as_ref().is_some_and(|write| write.on.is_some())
+    }
+
     /// The smallest step of an energy register, in whole watt-hours, at least 1.
     pub fn resolution_wh(&self) -> i64 {
-        let unit_wh = if self.unit.as_deref() == Some("kWh") { 1_000 } else { 1 };
+        let unit_wh = match self.unit.as_deref() {
+            Some("MWh") => 1_000_000,
+            Some("kWh") => 1_000,
+            Some(_) | None => 1,
+        };
+        if self.exponent.is_some() {
+            // Meters with a run-time exponent step by up to 10^2 Wh.
+            return 100;
+        }
         match self.value {
             // An f32 of kWh steps by 16 Wh once a meter has counted 131,072 kWh.
             ValueType::F32 => 16,
@@ -200,6 +309,16 @@ pub struct WriteAs {
     pub on: Option<u16>,
     /// Value for false.
     pub off: Option<u16>,
+    /// By function 16 even where the value is one register: the device lacks function 6.
+    pub multiple: bool,
+    /// So many times in one request, one after the other: a value per phase.
+    pub copies: u16,
+}
+
+impl Default for WriteAs {
+    fn default() -> WriteAs {
+        WriteAs { address: None, on: None, off: None, multiple: false, copies: 1 }
+    }
 }
 
 /// One value written to one point, in the point's unit (raw = value / scale).

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::document::{At, Document, Entry, Section};
 use super::problem::Problem;
 use super::profile::{
-    Class, Defaults, Heartbeat, OnSilence, PointWrite, Profile, Table, ValueType, WordOrder,
+    Class, Confidence, Defaults, Heartbeat, Identify, OnSilence, PointWrite, Profile, Table,
+    ValueType, WordOrder,
 };
 use super::profile_points::{self, Named};
 use super::values;
@@ -58,10 +59,14 @@ fn read(file: Section<'_>) -> Option<Profile> {
         vendor: owned(file.text("vendor")),
         model: owned(file.text("model")),
         source: owned(file.text("source")),
+        confidence: file.choice("confidence", &CONFIDENCES).map(|at| at.value),
         defaults: file.table("defaults").map(read_defaults).unwrap_or_default(),
         max_registers_per_read,
+        max_hole: file.integer("max_hole", 0..=most).and_then(|at| u16::try_from(at.value).ok()),
         min_gap: gap(&file, "min_gap").unwrap_or_default(),
+        min_write_gap: gap(&file, "min_write_gap").unwrap_or_default(),
         timeout: file.duration("timeout", "500ms", MILLISECOND..=MAX_TIMEOUT).map(|at| at.value),
+        identify: identify(&file, &points),
         points: points.into_iter().map(|(name, named)| (name, named.point)).collect(),
         startup: actions.startup,
         heartbeat: actions.heartbeat,
@@ -69,7 +74,6 @@ fn read(file: Section<'_>) -> Option<Profile> {
         stop: actions.stop,
         refresh: file.duration("refresh", "30s", SECOND..=values::MAX_DURATION).map(|at| at.value),
         on_silence: file.choice("on_silence", &ON_SILENCE).map(|at| at.value),
-        identify: None,
     };
     file.finish();
     Some(profile)
@@ -82,6 +86,8 @@ const CLASSES: [(&str, Class); 4] = [
     ("charger", Class::Charger),
     ("io", Class::Io),
 ];
+const CONFIDENCES: [(&str, Confidence); 2] =
+    [("high", Confidence::High), ("medium", Confidence::Medium)];
 const ON_SILENCE: [(&str, OnSilence); 3] =
     [("keep", OnSilence::Keep), ("open", OnSilence::Open), ("limit", OnSilence::Limit)];
 pub(super) const TABLES: [(&str, Table); 4] = [
@@ -197,6 +203,31 @@ fn heartbeat(file: &Section<'_>, points: &BTreeMap<String, Named>) -> Option<Hea
     section.finish();
     let PointWrite { point, value } = write?;
     Some(Heartbeat { point, value, interval: interval?.value })
+}
+
+/// `identify = { point = "model", equals = [341, "B23"] }`.
+fn identify(file: &Section<'_>, points: &BTreeMap<String, Named>) -> Option<Identify> {
+    let section = file.table("identify")?;
+    section.require("point", "\"model\"");
+    section.require("equals", "[341]");
+    let point = section.text("point");
+    let equals = section.get("equals");
+    section.finish();
+    let (point, equals) = (point?, equals?);
+    let Some(elements) = equals.elements() else {
+        equals.wrong_type("a list of numbers or strings", "write equals = [341]");
+        return None;
+    };
+    if !points.get(point.value).is_some_and(|named| named.point.readable) {
+        let message = format!("`{}` is no readable point of this file", point.value);
+        file.document.error(&point.place, message, "name a point, and what it shows");
+    }
+    let shown = |entry: &Entry<'_>| match entry.value().as_str() {
+        Some(text) => Some(text.to_owned()),
+        None => entry.integer(i64::MIN..=i64::MAX).map(|at| at.value.to_string()),
+    };
+    let equals = elements.iter().filter_map(shown).collect();
+    Some(Identify { point: point.value.into(), equals })
 }
 
 fn point_write(section: &Section<'_>, points: &BTreeMap<String, Named>) -> Option<PointWrite> {

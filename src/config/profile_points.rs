@@ -105,6 +105,7 @@ fn point_of(section: &Section<'_>) -> Option<Point> {
         exponent: section.text("exponent").map(|at| at.value.to_owned()),
         write: section.table("write").map(|write| write_as(write, writable)),
         values: section.table("values").map(meanings).unwrap_or_default(),
+        plus: plus(section),
     };
     (table.is_some() && address.is_some() && value.is_some()).then_some(point)
 }
@@ -146,6 +147,12 @@ fn sentinels(section: &Section<'_>, value: Option<ValueType>) -> Vec<i64> {
     sentinels
 }
 
+/// `plus = ["energy-tariff-2"]`.
+fn plus(section: &Section<'_>) -> Vec<String> {
+    let names = section.texts("plus").map(|at| at.value).unwrap_or_default();
+    names.into_iter().map(|name| name.value.to_owned()).collect()
+}
+
 fn bits(section: &Section<'_>, value: Option<ValueType>) -> Option<(u8, u8)> {
     let section = section.table("bits")?;
     section.require("shift", "8");
@@ -164,6 +171,11 @@ fn bits(section: &Section<'_>, value: Option<ValueType>) -> Option<(u8, u8)> {
     Some((shift as u8, width as u8))
 }
 
+/// Function 6, which is the default for one register, and function 16.
+const FUNCTIONS: [(&str, bool); 2] = [("single", false), ("multiple", true)];
+/// A value per phase.
+const MAX_COPIES: i64 = 3;
+
 fn write_as(section: Section<'_>, writable: bool) -> WriteAs {
     let number = |key| section.integer(key, 0..=0xFFFF).and_then(|at| u16::try_from(at.value).ok());
     let has_address = section.has("address");
@@ -171,6 +183,10 @@ fn write_as(section: Section<'_>, writable: bool) -> WriteAs {
         address: has_address.then(|| address(&section, None)).flatten(),
         on: number("on"),
         off: number("off"),
+        multiple: section.choice("function", &FUNCTIONS).is_some_and(|at| at.value),
+        copies: section
+            .integer("copies", 1..=MAX_COPIES)
+            .map_or(1, |at| u16::try_from(at.value).unwrap_or(1)),
     };
     if !has_address {
         // Known all the same, for the list of keys.
@@ -270,6 +286,11 @@ fn check(
         };
         report(format!("exponent `{exponent}` is no point of this file"), &help);
     }
+    for other in &point.plus {
+        if !points.get(other).is_some_and(|added| is_number(&added.point)) {
+            report(format!("plus: `{other}` is no readable number of this file"), "name a point");
+        }
+    }
     for (message, help) in check_standard(name, point) {
         report(message, help);
     }
@@ -281,6 +302,7 @@ fn check_standard(name: &str, point: &Point) -> Vec<(String, &'static str)> {
         "energy_import" => &["Wh", "kWh", "MWh"],
         "power" => &["W", "kW"],
         "current_limit" | "failsafe_current" => &["A", "mA"],
+        "voltage" => &["V", "mV"],
         _ => &[],
     };
     let mut faults = Vec::new();
@@ -288,11 +310,12 @@ fn check_standard(name: &str, point: &Point) -> Vec<(String, &'static str)> {
     if !units.is_empty() && !units.contains(&unit) {
         faults.push((format!("`{name}` needs its unit: {}", units.join(" or ")), "add unit = ..."));
     }
-    if matches!(name, "energy_import" | "power") && !is_number(point) {
+    if matches!(name, "energy_import" | "power" | "voltage") && !is_number(point) {
         faults.push((format!("`{name}` is no readable number"), "set type and access"));
     }
     let states = ["A", "B", "C", "F"];
-    if name == "vehicle_state" && !point.values.values().all(|to| states.contains(&to.as_str())) {
+    let is_state = matches!(name, "vehicle_state" | "charging_state");
+    if is_state && !point.values.values().all(|to| states.contains(&to.as_str())) {
         faults.push((
             "vehicle states are A (no car), B (car), C (charging) and F (fault)".into(),
             "write values = { \"1\" = \"A\", ... }",

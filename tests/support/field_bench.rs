@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tapgate::config::profile::{
-    Class, Defaults, Point, Profile, Scale, Table, ValueType, WordOrder,
-};
+use tapgate::config::profile::{Class, Point, Profile, Table, ValueType};
 use tapgate::config::wiring::{
     Bus, Control, Device, Parity, PointRef, Serial, StationWiring, Transport, Wiring,
 };
@@ -160,41 +158,13 @@ fn eastron_sdm120() -> Profile {
 }
 
 fn profile(name: &str, class: Class, points: BTreeMap<String, Point>) -> Profile {
-    Profile {
-        name: name.into(),
-        class,
-        vendor: "test".into(),
-        model: name.into(),
-        source: "facts".into(),
-        defaults: Defaults::default(),
-        max_registers_per_read: 40,
-        min_gap: Duration::ZERO,
-        timeout: None,
-        points,
-        startup: Vec::new(),
-        heartbeat: None,
-        start: Vec::new(),
-        stop: Vec::new(),
-        refresh: None,
-        on_silence: None,
-        identify: None,
-    }
+    Profile { max_registers_per_read: 40, points, ..Profile::new(name, class) }
 }
 
 fn point(table: Table, address: u16, value: ValueType, unit: &str) -> Point {
     Point {
-        table,
-        address,
-        value,
-        word_order: WordOrder::Big,
-        scale: Scale::ONE,
         unit: (!unit.is_empty()).then(|| unit.to_owned()),
         writable: table == Table::Coil,
-        readable: true,
-        sentinels: Vec::new(),
-        bits: None,
-        exponent: None,
-        write: None,
-        values: BTreeMap::new(),
+        ..Point::new(table, address, value)
     }
 }

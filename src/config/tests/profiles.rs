@@ -1,6 +1,5 @@
 //! What a profile file may say, and what is refused.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::profile::*;
@@ -15,8 +14,11 @@ vendor = "Vendor"
 model = "Box"
 source = "manual 1.0"
 defaults = { baud = 2400, parity = "odd", stop_bits = 2, unit = 50 }
+confidence = "medium"
 max_registers_per_read = 10
+max_hole = 2
 min_gap = "100ms"
+min_write_gap = "5s"
 timeout = "1s"
 refresh = "25s"
 on_silence = "limit"
@@ -24,6 +26,7 @@ startup = [{ point = "failsafe_current", value = 6 }]
 start = [{ point = "enable", value = 1 }]
 stop = [{ point = "enable", value = 0 }]
 heartbeat = { point = "heartbeat", value = 0x55AA, interval = "5s" }
+identify = { point = "serial_number", equals = [341, "B23"] }
 
 [points.energy_import]
 table = "input"
@@ -34,6 +37,12 @@ unit = "Wh"
 scale = 0.1
 sentinels = [-1, 0x7FFF]
 exponent = "exponent"
+plus = ["tariff"]
+
+[points.tariff]
+table = "input"
+address = 0x9C45
+type = "u32"
 
 [points.exponent]
 table = "holding"
@@ -46,6 +55,7 @@ address = 2
 type = "f32"
 unit = "A"
 access = "rw"
+write = { function = "multiple", copies = 3 }
 
 [points.failsafe_current]
 table = "holding"
@@ -104,6 +114,14 @@ fn reads_everything_that_a_profile_can_say() {
     assert_eq!(profile.defaults.unit, Some(50));
     assert_eq!(profile.max_registers_per_read, 10);
     assert_eq!(profile.min_gap, Duration::from_millis(100));
+    assert_eq!(profile.confidence, Some(Confidence::Medium));
+    assert_eq!(profile.max_hole, Some(2));
+    assert_eq!(profile.min_write_gap, Duration::from_secs(5));
+    let identify =
+        Identify { point: "serial_number".into(), equals: vec!["341".into(), "B23".into()] };
+    assert_eq!(profile.identify, Some(identify));
+    let several = WriteAs { multiple: true, copies: 3, ..WriteAs::default() };
+    assert_eq!(profile.points["current_limit"].write, Some(several));
     assert_eq!(profile.timeout, Some(Duration::from_secs(1)));
     assert_eq!(profile.refresh, Some(Duration::from_secs(25)));
     assert_eq!(profile.on_silence, Some(OnSilence::Limit));
@@ -114,19 +132,13 @@ fn reads_everything_that_a_profile_can_say() {
     let heartbeat = Heartbeat { point: "heartbeat".into(), value: 0x55AA, interval };
     assert_eq!(profile.heartbeat, Some(heartbeat));
     let energy = Point {
-        table: Table::Input,
-        address: 40_001,
-        value: ValueType::I64,
         word_order: WordOrder::LittleByteSwapped,
         scale: Scale { numerator: 1, denominator: 10 },
         unit: Some("Wh".into()),
-        writable: false,
-        readable: true,
         sentinels: vec![-1, 0x7FFF],
-        bits: None,
         exponent: Some("exponent".into()),
-        write: None,
-        values: BTreeMap::new(),
+        plus: vec!["tariff".into()],
+        ..Point::new(Table::Input, 40_001, ValueType::I64)
     };
     assert_eq!(profile.points["energy_import"], energy);
     let state = &profile.points["vehicle_state"];
@@ -136,7 +148,10 @@ fn reads_everything_that_a_profile_can_say() {
     assert!(!profile.points["heartbeat"].readable);
     let relay = &profile.points["relay-2"];
     assert_eq!(relay.address, 22);
-    assert_eq!(relay.write, Some(WriteAs { address: Some(42), on: Some(1), off: Some(2) }));
+    assert_eq!(
+        relay.write,
+        Some(WriteAs { address: Some(42), on: Some(1), off: Some(2), ..WriteAs::default() })
+    );
 }
 
 #[test]
@@ -212,6 +227,11 @@ fn refuses_points_that_contradict_themselves() {
         (text("address = 1", "address = 0xFFFF"), "passes address 65535"),
         (format!("max_registers_per_read = 1\n{}", meter(good)), "takes 2 registers"),
         (meter(good) + "exponent = \"expo\"", "no point of this file"),
+        (meter(good) + "plus = [\"tariff\"]", "`tariff` is no readable number"),
+        (
+            format!("identify = {{ point = \"id\", equals = [1] }}\n{}", meter(good)),
+            "no readable point",
+        ),
         (meter(good) + "bits = { shift = 30, width = 3 }", "do not fit 32 bits"),
         (meter(good) + "write = { on = 1, off = 0 }", "not writable"),
         (meter(good) + "sentinels = [\"x\"]", "expected a raw whole number"),

@@ -96,6 +96,8 @@ pub(super) struct Unit {
     /// The device's own pause between requests, and the time that it may still answer an old one.
     pub(super) free_at: Instant,
     tally: Tally,
+    /// The device's own pause between writes.
+    pub(super) writable_at: Instant,
 }
 
 /// What the task knows of a station.
@@ -161,6 +163,7 @@ impl Line {
             parked: None,
             free_at: now,
             tally: Tally::default(),
+            writable_at: now,
         };
         let unknown = plan.units.iter().map(|unit| UnitHealth {
             bus: plan.bus.id.clone(),

@@ -35,28 +35,55 @@ pub(crate) enum Write {
 /// Run-time exponents beyond this are no exponents but noise.
 const MAX_EXPONENT: i64 = 12;
 
-/// Floor of the watt-hours; `None` for no value, a negative one or one beyond 64 bits.
-/// `exponent` is the value of the point that [`Point::exponent`] names.
-pub(crate) fn energy_wh(point: &Point, raw: &Raw, exponent: Option<i64>) -> Option<i64> {
-    let factor = match point.unit.as_deref()? {
-        "Wh" => 1,
-        "kWh" => 1_000,
-        "MWh" => 1_000_000,
-        _ => return None,
-    };
-    let wh = physical(point, raw, exponent)?.times(factor)?.floor();
-    i64::try_from(wh).ok().filter(|wh| *wh >= 0)
+/// A point that a value is made of, what was read for it, and the value of the point that
+/// [`Point::exponent`] names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part<'a> {
+    pub(crate) point: &'a Point,
+    pub(crate) raw: &'a Raw,
+    pub(crate) exponent: Option<i64>,
+}
+
+/// Floor of the sum in watt-hours; `None` where a part has no value, for a negative sum and for one
+/// beyond 64 bits.
+pub(crate) fn energy_wh(parts: &[Part<'_>]) -> Option<i64> {
+    let wh = sum(parts, |unit| match unit {
+        "Wh" => Some(1),
+        "kWh" => Some(1_000),
+        "MWh" => Some(1_000_000),
+        _ => None,
+    })?;
+    i64::try_from(wh.floor()).ok().filter(|wh| *wh >= 0)
 }
 
 /// Milliwatts, negative for export; `None` for no value.
-pub(crate) fn power_mw(point: &Point, raw: &Raw, exponent: Option<i64>) -> Option<i64> {
-    let factor = match point.unit.as_deref()? {
-        "mW" => 1,
-        "W" => 1_000,
-        "kW" => 1_000_000,
-        _ => return None,
-    };
-    i64::try_from(physical(point, raw, exponent)?.times(factor)?.floor()).ok()
+pub(crate) fn power_mw(parts: &[Part<'_>]) -> Option<i64> {
+    let mw = sum(parts, |unit| match unit {
+        "mW" => Some(1),
+        "W" => Some(1_000),
+        "kW" => Some(1_000_000),
+        _ => None,
+    })?;
+    i64::try_from(mw.floor()).ok()
+}
+
+/// Millivolts; `None` for no value.
+pub(crate) fn voltage_mv(point: &Point, raw: &Raw, exponent: Option<i64>) -> Option<i64> {
+    let part = Part { point, raw, exponent };
+    let mv = sum(&[part], |unit| match unit {
+        "mV" => Some(1),
+        "V" => Some(1_000),
+        _ => None,
+    })?;
+    i64::try_from(mv.floor()).ok()
+}
+
+/// The parts together, each in the unit that `factor` leads to.
+fn sum(parts: &[Part<'_>], factor: impl Fn(&str) -> Option<i128>) -> Option<Number> {
+    parts.iter().try_fold(Number::from(0_i64), |sum, part| {
+        let factor = factor(part.point.unit.as_deref()?)?;
+        sum.plus(physical(part.point, part.raw, part.exponent)?.times(factor)?)
+    })
 }
 
 /// The floor of the value in the point's own unit; `None` for no value.
@@ -115,10 +142,17 @@ pub(crate) fn encode(point: &Point, value: Number) -> Result<Write, &'static str
         .and_then(|value| value.divided_by(point.scale.numerator.into()))
         .ok_or("the value is out of range")?;
     let words = words_of(point, raw).ok_or("the value does not fit the point's type")?;
-    Ok(match words.as_slice() {
-        [word] => Write::Register(address, *word),
-        _ => Write::Registers(address, words),
-    })
+    Ok(registers(point, address, words))
+}
+
+/// By function 6 where that does, else by function 16.
+fn registers(point: &Point, address: u16, words: Vec<u16>) -> Write {
+    let (multiple, copies) =
+        point.write.as_ref().map_or((false, 1), |write| (write.multiple, write.copies));
+    match words.repeat(usize::from(copies)).as_slice() {
+        [word] if !multiple => Write::Register(address, *word),
+        words => Write::Registers(address, words.to_vec()),
+    }
 }
 
 fn encode_bool(point: &Point, address: u16, on: bool) -> Write {
@@ -131,7 +165,7 @@ fn encode_bool(point: &Point, address: u16, on: bool) -> Write {
             } else {
                 write.and_then(|write| write.off).unwrap_or(0)
             };
-            Write::Register(address, word)
+            registers(point, address, vec![word])
         }
     }
 }

@@ -1,22 +1,29 @@
 //! Meters, chargers' vehicle states and buttons of one bus.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::FieldEvent;
 use super::bus::Line;
-use super::codec::{self, Number};
+use super::codec::{self, Number, Part};
 use super::error::BusError;
 use super::plan::{Spot, SwitchPlan};
 use super::points::Values;
 use super::schedule::Duty;
-use crate::config::profile::Profile;
-use crate::core::event::{Pace, Reading};
+use crate::config::profile::{Point, Profile};
+use crate::core::event::{Pace, Reading, Vehicle};
 use crate::core::ids::StationId;
 
 const ENERGY: &str = "energy_import";
 const POWER: &str = "power";
-const VEHICLE: &str = "vehicle_state";
+const VEHICLE_STATE: &str = "vehicle_state";
+/// Where another register than [`VEHICLE_STATE`] tells that the car charges.
+const CHARGING_STATE: &str = "charging_state";
 const SERIAL_NUMBER: &str = "serial_number";
+
+/// Where a device needs longer pauses, a tap does not wait until a poll has read everything.
+const SLOW_GAP: Duration = Duration::from_millis(200);
 
 impl Line {
     /// Reads the meter and the vehicle state of a station and reports what was answered.
@@ -26,7 +33,7 @@ impl Line {
         let mut reading = Reading::default();
         if let Some(unit) = meter {
             let names: &[&str] = match vehicle == Some(unit) {
-                true => &[ENERGY, POWER, VEHICLE],
+                true => &[ENERGY, POWER, VEHICLE_STATE],
                 false => &[ENERGY, POWER],
             };
             // Why there is no reading is in the unit's health; here it is a silent meter.
@@ -80,21 +87,38 @@ impl Line {
         self.prepare(unit, urgent).await?;
         self.read_serial(unit, urgent).await?;
         let profile = self.plan.units[unit].profile.clone();
-        let exponents =
-            names.iter().filter_map(|name| profile.points.get(*name)?.exponent.as_deref());
-        let names: Vec<&str> = names.iter().copied().chain(exponents).collect();
-        let (values, outcome) = self.read(unit, &names, urgent).await;
-        let value = |name, decode: fn(&_, &_, Option<i64>) -> Option<i64>| {
-            let (point, raw) = values.of(&profile, name)?;
-            decode(point, raw, exponent_of(&values, &profile, name))
+        let groups: Vec<Vec<&str>> = names.iter().map(|name| with_parts(&profile, name)).collect();
+        let (values, outcome) = match profile.min_gap < SLOW_GAP {
+            true => self.read(unit, &groups.concat(), urgent).await,
+            false => self.read_slowly(unit, &groups, urgent).await,
         };
-        reading.energy_wh = value(ENERGY, codec::energy_wh);
-        reading.power_mw = value(POWER, codec::power_mw);
+        reading.energy_wh = value(&values, &profile, ENERGY, codec::energy_wh);
+        reading.power_mw = value(&values, &profile, POWER, codec::power_mw);
         reading.vehicle = vehicle_in(&values, &profile);
         if reading.energy_wh.is_some() || reading.power_mw.is_some() {
             reading.serial = self.units[unit].serial.take();
         }
         outcome
+    }
+
+    /// Reads group after group from a device that needs long pauses: a poll makes way for an order
+    /// as soon as it has the first.
+    async fn read_slowly(
+        &mut self,
+        unit: usize,
+        groups: &[Vec<&str>],
+        urgent: bool,
+    ) -> (Values, Result<(), BusError>) {
+        let (mut values, mut outcome) = (Values::default(), Ok(()));
+        for (index, names) in groups.iter().enumerate() {
+            if outcome.is_err() || index > 0 && self.inbox.orders().wait() {
+                break;
+            }
+            let (more, ended) = self.read(unit, names, urgent).await;
+            values.join(more);
+            outcome = ended;
+        }
+        (values, outcome)
     }
 
     async fn read_vehicle(
@@ -109,7 +133,7 @@ impl Line {
         }
         self.prepare(unit, urgent).await?;
         let profile = self.plan.units[unit].profile.clone();
-        let (values, outcome) = self.read(unit, &[VEHICLE], urgent).await;
+        let (values, outcome) = self.read(unit, &[VEHICLE_STATE, CHARGING_STATE], urgent).await;
         reading.vehicle = vehicle_in(&values, &profile);
         outcome
     }
@@ -215,13 +239,42 @@ impl Line {
     }
 }
 
-fn exponent_of(values: &Values, profile: &Profile, name: &str) -> Option<i64> {
-    let exponent = profile.points.get(name)?.exponent.as_deref()?;
-    let (point, raw) = values.of(profile, exponent)?;
+/// A point's name with all that its value is made of.
+fn with_parts<'p>(profile: &'p Profile, name: &'p str) -> Vec<&'p str> {
+    let Some(point) = profile.points.get(name) else { return Vec::new() };
+    let mut names: Vec<&str> = vec![name];
+    names.extend((name == VEHICLE_STATE).then_some(CHARGING_STATE));
+    names.extend(point.plus.iter().map(String::as_str));
+    let exponents: Vec<&str> =
+        names.iter().filter_map(|name| profile.points.get(*name)?.exponent.as_deref()).collect();
+    names.extend(exponents);
+    names
+}
+
+/// The value of a point, with those that are added to it; `None` where one was not answered.
+fn value(
+    values: &Values,
+    profile: &Profile,
+    name: &str,
+    decode: fn(&[Part<'_>]) -> Option<i64>,
+) -> Option<i64> {
+    let plus = profile.points.get(name)?.plus.iter().map(String::as_str);
+    let part = |name: &str| {
+        let (point, raw) = values.of(profile, name)?;
+        Some(Part { point, raw, exponent: exponent_of(values, profile, point) })
+    };
+    let parts: Option<Vec<Part<'_>>> = std::iter::once(name).chain(plus).map(part).collect();
+    decode(&parts?)
+}
+
+fn exponent_of(values: &Values, profile: &Profile, point: &Point) -> Option<i64> {
+    let (point, raw) = values.of(profile, point.exponent.as_deref()?)?;
     codec::whole(point, raw)
 }
 
-fn vehicle_in(values: &Values, profile: &Profile) -> Option<crate::core::event::Vehicle> {
-    let (point, raw) = values.of(profile, VEHICLE)?;
-    codec::vehicle(point, raw)
+fn vehicle_in(values: &Values, profile: &Profile) -> Option<Vehicle> {
+    let of = |name| values.of(profile, name).and_then(|(point, raw)| codec::vehicle(point, raw));
+    let vehicle = of(VEHICLE_STATE)?;
+    let finer = of(CHARGING_STATE).filter(|_| vehicle == Vehicle::Connected);
+    Some(finer.unwrap_or(vehicle))
 }

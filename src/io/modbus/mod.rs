@@ -21,6 +21,7 @@ mod pdu;
 mod plan;
 mod points;
 mod queue;
+mod sanity;
 mod schedule;
 mod stats;
 mod switches;
@@ -46,6 +47,7 @@ pub use error::{At, BusError, OpenError};
 pub use health::{BusHealth, UnitHealth, UnitState};
 use plan::BusPlan;
 use queue::{Inbox, Job};
+pub use sanity::{WrongVoltage, check_voltage, is_model};
 
 /// How long no poll begins after a read for a tap, waiting for the switch order that follows it:
 /// a commit on a slow SD card takes up to 200 ms.

@@ -204,6 +204,7 @@ impl Block {
             Table::Coil | Table::Discrete => (MAX_HOLE_BITS, MAX_BITS_PER_READ),
             Table::Input | Table::Holding => (max_hole(profile), profile.max_registers_per_read),
         };
+        let hole = profile.max_hole.unwrap_or(hole);
         let end = u32::from(self.address) + u32::from(self.count);
         let point_end = u32::from(point.address) + u32::from(point.value.registers());
         point.table == self.table

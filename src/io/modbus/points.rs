@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::bus::Line;
 use super::codec::{self, Number, Raw, Write};
@@ -26,6 +26,8 @@ pub(super) struct Parked {
     todo: VecDeque<Block>,
     since: Instant,
 }
+/// What a unit is asked to see whether it answers.
+const STANDARD: [&str; 5] = ["energy_import", "power", "vehicle_state", "enable", "current_limit"];
 
 /// The answers of one unit, by point.
 #[derive(Debug, Default)]
@@ -40,6 +42,10 @@ impl Values {
     ) -> Option<(&'a Point, &'a Raw)> {
         let raw = self.0.iter().find(|(point, _)| point == name).map(|(_, raw)| raw)?;
         Some((profile.points.get(name)?, raw))
+    }
+
+    pub(super) fn join(&mut self, other: Values) {
+        self.0.extend(other.0);
     }
 
     fn add(&mut self, profile: &Profile, block: &Block, answer: &Answer) {
@@ -144,13 +150,14 @@ impl Line {
             }
             Write::Coil(..) | Write::Registers(..) => None,
         };
-        match (self.ask(unit, name, write_request(write), urgent).await, several) {
-            // Some devices know function 16 only.
-            (Err(BusError::Refused { code: 1, .. }), Some(several)) => {
-                self.ask(unit, name, several, urgent).await.map(drop)
-            }
-            (outcome, _) => outcome.map(drop),
+        sleep_until(self.units[unit].writable_at).await;
+        let mut outcome = self.ask(unit, name, write_request(write), urgent).await;
+        // Some devices know function 16 only.
+        if let (Err(BusError::Refused { code: 1, .. }), Some(several)) = (&outcome, several) {
+            outcome = self.ask(unit, name, several, urgent).await;
         }
+        self.units[unit].writable_at = Instant::now() + profile.min_write_gap;
+        outcome.map(drop)
     }
 
     /// Sends the start-up writes of a unit that was lost since they were last sent. A refused one
@@ -197,7 +204,7 @@ impl Line {
     /// The points of a unit that stations use.
     fn used_points(&self, unit: usize) -> Vec<&str> {
         let profile = &self.plan.units[unit].profile;
-        let standard = ["energy_import", "power", "vehicle_state", "enable", "current_limit"];
+        let standard = STANDARD;
         let wired = self.plan.stations.iter().flat_map(|station| station.spots());
         let wired = wired.filter(|spot| spot.unit == unit).map(|spot| spot.point.as_str());
         let standard = standard.into_iter().filter(|name| profile.points.contains_key(*name));

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bus::Line;
+use super::bus::{Line, StationState};
 use super::codec::{self, Number};
 use super::error::BusError;
 use super::plan::{FeedbackPlan, Spot, SwitchPlan};
 use super::queue::Job;
 use super::schedule::Duty;
-use crate::config::profile::{Profile, ValueType};
-use crate::core::event::SwitchReport;
+use crate::config::profile::Profile;
+use crate::core::event::{Pace, SwitchReport};
 
 /// A switch is written once, and once more where that was not confirmed: all writes are absolute.
 const WRITE_ATTEMPTS: u32 = 2;
@@ -26,6 +26,8 @@ const FEEDBACK_PAUSE: Duration = Duration::from_millis(30);
 /// The set-point that chargers are given.
 const CURRENT_LIMIT: &str = "current_limit";
 const ENABLE: &str = "enable";
+/// What shows that a charger answers.
+const PROOF_OF_LIFE: [&str; 3] = ["vehicle_state", "power", "energy_import"];
 
 impl Line {
     /// Writes a station's switch, reads it back and reports what was found.
@@ -272,47 +274,58 @@ impl Line {
         believed: Option<bool>,
         urgent: bool,
     ) -> Option<bool> {
-        let readable = |(point, _): &(String, i64)| {
-            profile.points.get(point).is_some_and(|point| point.readable && point.write.is_none())
+        let shown = |(point, _): &(String, i64)| {
+            profile.points.get(point).is_some_and(|point| point.reads_back())
         };
-        let stop: Vec<(String, i64)> = stop_of(profile).into_iter().filter(readable).collect();
+        let stop: Vec<(String, i64)> = stop_of(profile).into_iter().filter(shown).collect();
         if stop.is_empty() {
-            return believed;
+            // It does not tell. Before it was ever written, it may let current through.
+            return self.answers(unit, profile, urgent).await.then_some(believed.unwrap_or(true));
         }
         let names: Vec<&str> = stop.iter().map(|(point, _)| point.as_str()).collect();
         let (values, _) = self.read(unit, &names, urgent).await;
         let mut stopped = true;
         for (name, value) in &stop {
             let (point, raw) = values.of(profile, name)?;
-            stopped &= match point.value {
-                ValueType::Bool => codec::is_on(point, raw)? == (*value != 0),
-                ValueType::U16
-                | ValueType::I16
-                | ValueType::U32
-                | ValueType::I32
-                | ValueType::U64
-                | ValueType::I64
-                | ValueType::F32
-                | ValueType::F64
-                | ValueType::String(_) => codec::whole(point, raw)? == *value,
+            stopped &= match point.is_yes_or_no() {
+                true => codec::is_on(point, raw)? == (*value != 0),
+                false => codec::whole(point, raw)? == *value,
             };
         }
         Some(!stopped)
     }
 
-    /// Writes the current limit of a charger that is in use again, before it forgets it. Never
-    /// after a stop was ordered, even if that was not confirmed: the limit may be what stopped it.
+    /// Whether a charger answers at all, where nothing shows its position.
+    async fn answers(&mut self, unit: usize, profile: &Profile, urgent: bool) -> bool {
+        let readable = |name: &&str| profile.points.get(*name).is_some_and(|point| point.readable);
+        let Some(name) = PROOF_OF_LIFE.into_iter().find(readable) else { return true };
+        let (values, _) = self.read(unit, &[name], urgent).await;
+        values.of(profile, name).is_some()
+    }
+
+    /// Writes again what a charger would forget: the current limit of one that is in use, else what
+    /// stops it. Never the limit after a stop was ordered, even if that was not confirmed: the
+    /// limit may be what stopped it.
     pub(super) async fn refresh_set_point(&mut self, station: usize) {
         let Some(SwitchPlan::Charger { unit, current_limit_ma }) =
             self.plan.stations[station].switch.clone()
         else {
             return;
         };
-        let state = &self.stations[station];
-        let in_use = state.closed == Some(true) && state.ordered != Some(false);
-        if in_use && self.may_ask(unit, false) && self.prepare(unit, false).await.is_ok() {
-            // A failed refresh is in the unit's health; the next one is soon.
-            drop(self.write_current_limit(unit, current_limit_ma).await);
+        let StationState { ordered, closed, pace, .. } = self.stations[station];
+        // A charger that cannot be read counts as closed: that alone must not start it.
+        let running = ordered == Some(true) || ordered.is_none() && pace != Pace::Idle;
+        let in_use = closed == Some(true) && running;
+        let stopped = ordered == Some(false) || ordered.is_none() && closed == Some(false);
+        if !(in_use || stopped) || !self.may_ask(unit, false) {
+            return;
+        }
+        // A failed refresh is in the unit's health; the next one is soon.
+        if self.prepare(unit, false).await.is_ok() {
+            drop(match in_use {
+                true => self.write_current_limit(unit, current_limit_ma).await,
+                false => self.write_all(unit, stop_of(&self.plan.units[unit].profile)).await,
+            });
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::config::profile::{
-    Class, Defaults, Heartbeat, Point, PointWrite, Profile, Scale, Table, ValueType, WordOrder,
+    Class, Heartbeat, Point, PointWrite, Profile, Scale, Table, ValueType,
 };
 use crate::config::wiring::{Bus, Control, Device, StationWiring, Transport};
 use crate::core::event::Vehicle;
@@ -92,19 +92,10 @@ async fn converse(mut stream: TcpStream, registers: &Shared) -> std::io::Result<
 
 fn point(address: u16, value: ValueType, unit: &str, scale: i64) -> Point {
     Point {
-        table: Table::Holding,
-        address,
-        value,
-        word_order: WordOrder::Big,
         scale: Scale { numerator: 1, denominator: scale },
         unit: Some(unit.into()),
         writable: true,
-        readable: true,
-        sentinels: Vec::new(),
-        bits: None,
-        exponent: None,
-        write: None,
-        values: BTreeMap::new(),
+        ..Point::new(Table::Holding, address, value)
     }
 }
 
@@ -124,15 +115,7 @@ fn charger() -> Profile {
         ("failsafe_timeout", point(401, ValueType::U16, "s", 1)),
     ];
     Profile {
-        name: "charger".into(),
-        class: Class::Charger,
-        vendor: String::new(),
-        model: String::new(),
-        source: String::new(),
-        defaults: Defaults::default(),
         max_registers_per_read: 20,
-        min_gap: Duration::ZERO,
-        timeout: None,
         points: points.map(|(name, point)| (name.to_owned(), point)).into(),
         startup: vec![PointWrite { point: "failsafe_timeout".into(), value: 60 }],
         heartbeat: Some(Heartbeat {
@@ -140,11 +123,8 @@ fn charger() -> Profile {
             value: 21_930,
             interval: Duration::from_millis(50),
         }),
-        start: Vec::new(),
-        stop: Vec::new(),
         refresh: Some(Duration::from_millis(50)),
-        on_silence: None,
-        identify: None,
+        ..Profile::new("charger", Class::Charger)
     }
 }
 
@@ -240,6 +220,28 @@ async fn a_charger_is_set_up_then_limited_then_enabled_and_stopped_again() {
     bench.field.send(FieldCommand::OpenSwitch("charger-13".into()));
     bench.switched(SwitchReport::Open { feedback: None }).await;
     assert_eq!(bench.registers.lock().expect("not poisoned").words[&300], 0);
+    bench.writes(300, 3).await;
+    assert_eq!(bench.registers.lock().expect("not poisoned").words[&300], 0, "stopped again");
+}
+
+#[tokio::test]
+async fn a_charger_that_cannot_be_read_counts_as_closed_and_is_not_started() {
+    let mut profile = charger();
+    profile.points.remove("enable");
+    profile.points.entry("current_limit".into()).and_modify(|point| point.readable = false);
+    let mut bench = Bench::new(profile, Registers::default()).await;
+
+    bench.switched(SwitchReport::Closed { feedback: None }).await;
+    bench.writes(400, 5).await;
+    let limits = |registers: &Shared| {
+        let registers = registers.lock().expect("not poisoned");
+        registers.written.iter().filter(|(address, _)| *address == 301).count()
+    };
+    assert_eq!(limits(&bench.registers), 0, "nobody ordered it");
+
+    bench.field.send(FieldCommand::OpenSwitch("charger-13".into()));
+    bench.switched(SwitchReport::Open { feedback: None }).await;
+    assert_eq!(bench.registers.lock().expect("not poisoned").words[&301], 0);
 }
 
 #[tokio::test]

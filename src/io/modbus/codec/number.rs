@@ -33,6 +33,14 @@ impl Number {
         Some(Number { numerator, ..self })
     }
 
+    /// `self + other`.
+    pub(crate) fn plus(self, other: Number) -> Option<Number> {
+        let left = self.numerator.checked_mul(other.denominator)?;
+        let right = other.numerator.checked_mul(self.denominator)?;
+        let denominator = self.denominator.checked_mul(other.denominator)?;
+        Some(Number { numerator: left.checked_add(right)?, denominator })
+    }
+
     /// `self / divisor`; `None` for zero.
     pub(crate) fn divided_by(self, divisor: i128) -> Option<Number> {
         let sign = divisor.signum();

@@ -1,26 +1,23 @@
 //! Vectors from register maps of real devices.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::config::profile::{Scale, WriteAs};
 
 fn point(value: ValueType, unit: &str, scale: (i64, i64)) -> Point {
     Point {
-        table: Table::Input,
-        address: 72,
-        value,
-        word_order: WordOrder::Big,
         scale: Scale { numerator: scale.0, denominator: scale.1 },
         unit: Some(unit.into()),
         writable: true,
-        readable: true,
-        sentinels: Vec::new(),
-        bits: None,
-        exponent: None,
-        write: None,
-        values: BTreeMap::new(),
+        ..Point::new(Table::Input, 72, value)
     }
+}
+
+fn energy(point: &Point, raw: &Raw, exponent: Option<i64>) -> Option<i64> {
+    energy_wh(&[Part { point, raw, exponent }])
+}
+
+fn power(point: &Point, raw: &Raw) -> Option<i64> {
+    power_mw(&[Part { point, raw, exponent: None }])
 }
 
 fn words(words: &[u16]) -> Raw {
@@ -57,7 +54,7 @@ fn energy_is_the_floor_of_what_the_meter_shows() {
         ("Finder f32 Wh", point(F32, "Wh", (1, 1)), f32_words(16_777_216.0), 16_777_216),
     ];
     for (name, point, raw, wh) in cases {
-        assert_eq!(energy_wh(&point, &raw, None), Some(wh), "{name}");
+        assert_eq!(energy(&point, &raw, None), Some(wh), "{name}");
     }
 }
 
@@ -66,7 +63,7 @@ fn every_watt_hour_below_16_mwh_survives_an_f32_of_kilowatt_hours() {
     let point = point(ValueType::F32, "kWh", (1, 1));
     for wh in (0..16_384_000_i64).step_by(61) {
         let shown = (wh as f64 / 1_000.0) as f32;
-        assert_eq!(energy_wh(&point, &f32_words(shown), None), Some(wh));
+        assert_eq!(energy(&point, &f32_words(shown), None), Some(wh));
     }
 }
 
@@ -92,7 +89,7 @@ fn no_value_is_never_a_number() {
         ("zero scale", point(U32, "kWh", (1, 0)), words(&[0, 1])),
     ];
     for (name, point, raw) in cases {
-        assert_eq!(energy_wh(&point, &raw, None), None, "{name}");
+        assert_eq!(energy(&point, &raw, None), None, "{name}");
     }
 }
 
@@ -108,7 +105,7 @@ fn power_is_milliwatts_and_may_be_negative() {
         ("export", point(F32, "W", (1, 1)), f32_words(-3.25), -3_250),
     ];
     for (name, point, raw, mw) in cases {
-        assert_eq!(power_mw(&point, &raw, None), Some(mw), "{name}");
+        assert_eq!(power(&point, &raw), Some(mw), "{name}");
     }
 }
 
@@ -122,7 +119,7 @@ fn all_word_orders_find_the_same_number() {
     ];
     for (word_order, wire) in orders {
         let point = Point { word_order, ..point(ValueType::U32, "Wh", (1, 1)) };
-        assert_eq!(energy_wh(&point, &words(&wire), None), Some(0x0102_0304), "{word_order:?}");
+        assert_eq!(energy(&point, &words(&wire), None), Some(0x0102_0304), "{word_order:?}");
         let written = encode(&point, Number::from(0x0102_0304_i64));
         assert_eq!(written, Ok(Write::Registers(72, wire.to_vec())), "{word_order:?}");
     }
@@ -130,13 +127,23 @@ fn all_word_orders_find_the_same_number() {
 
 #[test]
 fn a_run_time_exponent_scales_the_value() {
-    let energy =
+    let counter =
         Point { exponent: Some("energy_exponent".into()), ..point(ValueType::I32, "Wh", (1, 1)) };
     let raw = words(&[0, 12_345]);
-    assert_eq!(energy_wh(&energy, &raw, Some(1)), Some(123_450));
-    assert_eq!(energy_wh(&energy, &raw, Some(-2)), Some(123));
-    assert_eq!(energy_wh(&energy, &raw, None), None);
-    assert_eq!(energy_wh(&energy, &raw, Some(99)), None);
+    assert_eq!(energy(&counter, &raw, Some(1)), Some(123_450));
+    assert_eq!(energy(&counter, &raw, Some(-2)), Some(123));
+    assert_eq!(energy(&counter, &raw, None), None);
+    assert_eq!(energy(&counter, &raw, Some(99)), None);
+}
+
+#[test]
+fn tariffs_are_added_before_the_floor_is_taken() {
+    let tariff = point(ValueType::U16, "Wh", (1, 10));
+    let (first, second) = (words(&[17]), words(&[25]));
+    let part = |raw| Part { point: &tariff, raw, exponent: None };
+    assert_eq!(energy_wh(&[part(&first), part(&second)]), Some(4));
+    let short = words(&[]);
+    assert_eq!(energy_wh(&[part(&first), part(&short)]), None, "half a sum is no sum");
 }
 
 #[test]
@@ -145,7 +152,7 @@ fn bit_slices_of_signed_types_are_signed() {
     let t6 = [0xFFFF, 0xFF9C];
     let mantissa = Point { bits: Some((0, 24)), ..point(ValueType::I32, "W", (1, 1)) };
     let exponent = Point { bits: Some((24, 8)), ..point(ValueType::I32, "", (1, 1)) };
-    assert_eq!(power_mw(&mantissa, &words(&t6), None), Some(-100_000));
+    assert_eq!(power(&mantissa, &words(&t6)), Some(-100_000));
     assert_eq!(whole(&exponent, &words(&t6)), Some(-1));
     let unsigned = Point { bits: Some((24, 8)), ..point(ValueType::U32, "", (1, 1)) };
     assert_eq!(whole(&unsigned, &words(&t6)), Some(255));
@@ -194,15 +201,19 @@ fn writes_are_encoded_as_the_device_wants_them() {
     let eletechsup = Point {
         table: Table::Holding,
         address: 1,
-        write: Some(WriteAs { address: None, on: Some(0x0100), off: Some(0x0200) }),
+        write: Some(WriteAs { on: Some(0x0100), off: Some(0x0200), ..WriteAs::default() }),
         ..point(ValueType::Bool, "", (1, 1))
     };
     let elsewhere = Point {
         table: Table::Holding,
-        write: Some(WriteAs { address: Some(900), on: None, off: None }),
+        write: Some(WriteAs { address: Some(900), ..WriteAs::default() }),
         ..point(ValueType::U16, "", (1, 1))
     };
     let alfen = Point { table: Table::Holding, ..point(ValueType::F32, "A", (1, 1)) };
+    let multiple = |copies| Some(WriteAs { multiple: true, copies, ..WriteAs::default() });
+    let charx =
+        Point { write: multiple(1), table: Table::Holding, ..point(ValueType::U16, "A", (1, 1)) };
+    let ebox = Point { write: multiple(3), ..alfen.clone() };
     let heidelberg = Point { table: Table::Holding, ..point(ValueType::U16, "A", (1, 10)) };
     let keba = Point { table: Table::Holding, ..point(ValueType::U16, "A", (1, 1_000)) };
     let amps = |ma: i64| Number::from(ma).divided_by(1_000).expect("not zero");
@@ -213,6 +224,8 @@ fn writes_are_encoded_as_the_device_wants_them() {
         (&eletechsup, Number::from(0_i64), Ok(Write::Register(1, 0x0200))),
         (&elsewhere, Number::from(5_i64), Ok(Write::Register(900, 5))),
         (&alfen, amps(16_000), Ok(Write::Registers(72, vec![0x4180, 0]))),
+        (&charx, amps(16_000), Ok(Write::Registers(72, vec![16]))),
+        (&ebox, amps(16_000), Ok(Write::Registers(72, [0x4180, 0].repeat(3)))),
         (&heidelberg, amps(6_500), Ok(Write::Register(72, 65))),
         (&keba, amps(16_000), Ok(Write::Register(72, 16_000))),
         (&keba, amps(66_000), Err("the value does not fit the point's type")),
