@@ -61,7 +61,7 @@ broker() {
     systemctl enable -q mosquitto
     systemctl restart mosquitto
     python3 $RIG/site.py allowlist $ANNA > /run/head.json
-    mosquitto_pub -u package-test -P secret -q 1 -r -t tapgate/1/package-test/down/allowlist -f /run/head.json
+    mosquitto_pub -h 127.0.0.1 -u package-test -P secret -q 1 -r -t tapgate/1/package-test/down/allowlist -f /run/head.json
 }
 
 everything_is_there() {

@@ -26,7 +26,7 @@ previous() { # DEB OUT
     folder=$(mktemp -d)
     dpkg-deb -R "$1" "$folder"
     sed -i 's/^Version: .*/Version: 0.0.9-1/' "$folder/DEBIAN/control"
-    dpkg-deb --root-owner-group -b "$folder" "$2" >/dev/null
+    dpkg-deb --root-owner-group -Zgzip -z1 -b "$folder" "$2" >/dev/null
     rm -rf "$folder"
 }
 
