@@ -63,6 +63,7 @@ ExecStopPost=/usr/bin/systemctl poweroff --no-wall
 Environment=SYSTEMD_PAGER=cat SYSTEMD_COLORS=0
 UNIT
     systemctl --root="$root" enable -q pcscd.socket
+    mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
     ln -sf ../nightly.service "$root/etc/systemd/system/multi-user.target.wants/nightly.service"
     ln -sf usr/lib/systemd/systemd "$root/init"
     version=$(basename "$kernel"/lib/modules/*)
