@@ -12,8 +12,8 @@ SUITE=${SUITE:-trixie}
 LIMIT_S=${LIMIT_S:-600}
 
 [ "$(id -u)" = 0 ] || { echo "run this as root: it makes a Debian root" >&2; exit 77; }
-for tool in mmdebstrap "$QEMU" cpio; do
-    command -v "$tool" >/dev/null || { echo "apt-get install qemu-system-arm mmdebstrap cpio" >&2; exit 69; }
+for tool in mmdebstrap "$QEMU" cpio depmod; do
+    command -v "$tool" >/dev/null || { echo "apt-get install qemu-system-arm mmdebstrap cpio kmod" >&2; exit 69; }
 done
 deb=$(ls -t ../../dist/tapgate_*_arm64.deb 2>/dev/null | head -1)
 [ -n "$deb" ] || { echo "there is no package: cross/build.sh deb arm64" >&2; exit 69; }
@@ -60,7 +60,7 @@ StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyAMA0
 ExecStopPost=/usr/bin/systemctl poweroff --no-wall
-Environment=SYSTEMD_PAGER=cat SYSTEMD_COLORS=0
+Environment=SYSTEMD_PAGER=cat SYSTEMD_COLORS=0 LOOKS=400
 UNIT
     systemctl --root="$root" enable -q pcscd.socket
     mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
