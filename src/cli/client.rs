@@ -39,7 +39,7 @@ pub(super) fn ask(config_file: &Path, request: &Request) -> Result<Reply, ExitCo
             eprintln!("tapgate: {why}");
             Err(ExitCode::from(EXIT_FAILURE))
         }
-        Reply::Status(_) => Ok(reply),
+        Reply::Status(_) | Reply::Done(_) => Ok(reply),
     }
 }
 

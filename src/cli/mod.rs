@@ -5,6 +5,7 @@ mod client;
 mod clock;
 mod pages;
 mod profiles;
+mod reload;
 mod status;
 
 use std::path::PathBuf;
@@ -56,6 +57,11 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Let the daemon take over the changed config: new stations appear, running sessions go on
+    #[command(after_help = "Example:\n  tapgate check && tapgate reload\n\n\
+        A config with errors, or one that would take a running session's station away, changes\n\
+        nothing.")]
+    Reload,
     /// List, show and check device profiles
     #[command(after_help = "Example:\n  tapgate profiles list")]
     Profiles {
@@ -148,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Run => daemon::run(&config),
         Command::Check { file, format } => check::run(&file.unwrap_or(config), format.json),
         Command::Status { format } => status::run(&config, format.json),
+        Command::Reload => reload::run(&config),
         Command::Profiles { command } => match command {
             ProfilesCommand::List { folder, format } => profiles::list(&folder, format.json),
             ProfilesCommand::Show { folder, name } => profiles::show(&folder, &name),

@@ -13,7 +13,7 @@ use crate::protocol::control::{Reply, Request, Status};
 pub(super) fn run(config: &Path, json: bool) -> ExitCode {
     let status = match client::ask(config, &Request::Status {}) {
         Ok(Reply::Status(status)) => status,
-        Ok(Reply::Error(_)) => return ExitCode::from(EXIT_FAILURE),
+        Ok(Reply::Error(_) | Reply::Done(_)) => return ExitCode::from(EXIT_FAILURE),
         Err(code) => return code,
     };
     if json {

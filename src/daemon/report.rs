@@ -109,6 +109,10 @@ impl Daemon {
                 Ok(status) => Reply::Status(Box::new(status)),
                 Err(error) => Reply::Error(format!("the store does not answer: {error}")),
             },
+            Request::Reload {} => match self.on_reload() {
+                Ok(said) => Reply::Done(said),
+                Err(why) => Reply::Error(why),
+            },
         };
         // A command that gave up waiting is gone; nothing was changed by asking.
         let _ = asked.reply.send(reply);

@@ -17,6 +17,8 @@ pub const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;
 pub enum Request {
     /// Everything that `tapgate status` shows. The braces make serde refuse unknown members.
     Status {},
+    /// Take over what the config file says now.
+    Reload {},
 }
 
 /// What the daemon answers.
@@ -25,6 +27,8 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To a request that changed something; says what.
+    Done(String),
     /// The request cannot be served; says why and what to do.
     Error(String),
 }
