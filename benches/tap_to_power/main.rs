@@ -96,8 +96,8 @@ fn measure(folder: &Path, options: &Options) -> anyhow::Result<Figures> {
     Ok(Figures { floor, with_register, daemon: taps, peak_kib, start: starts })
 }
 
-/// Everybody in turn, so many times. Another one begins each time: the first after a pause finds the
-/// machine's caches cold.
+/// Everybody in turn, so many times. Another one begins each time: the first after a pause finds
+/// the machine's caches cold.
 fn tap(tappers: &mut [Tapper], count: u32) -> anyhow::Result<[Spread; 3]> {
     let mut took = [Vec::new(), Vec::new(), Vec::new()];
     for number in 0..WARM_UP + count {

@@ -30,8 +30,8 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Longest quotation of what is wrong with a message.
 const MAX_DETAIL_CHARS: usize = 200;
 
-/// What the daemon tells within this time goes out together: a tap tells several things at once, and
-/// neither sending them nor the broker's answers may take the processor from it.
+/// What the daemon tells within this time goes out together: a tap tells several things at once,
+/// and neither sending them nor the broker's answers may take the processor from it.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// A message on its way to the broker.
