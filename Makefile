@@ -3,11 +3,15 @@
 #   make demo    a whole simulated building on this machine, served by the real daemon
 #   make test    format, lints, unit tests, scenarios, end-to-end tests against real parts
 #   make bench   the figures of docs/figures.md, measured here
-#   make release the binary for a site, without the demo
+#   make deb     packages for a Pi (arm64) and for a PC (amd64), into dist/
+#   make release packages, binaries, SBOM, checksums and changelog, the same bytes each time
+#   make package-test  the package on booted Debian 12 and 13 (containers, as root)
+#   make nightly-boot  the arm64 package on an emulated arm64 machine (minutes, as root)
+#   make test-arm64    core, store and protocol tests as arm64, emulated
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench release setup tools rust python help clean
+.PHONY: demo test lint bench deb release reproducible package-test nightly-boot test-arm64 setup tools rust python help clean
 
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev libsystemd-dev \
             pcscd vsmartcard-vpcd mosquitto socat python3 python3-venv tzdata
@@ -41,8 +45,27 @@ lint: setup
 bench: setup
 	cargo bench --locked --bench tap_to_power
 
-release: setup
-	cargo build --release --locked --no-default-features
+deb:
+	cross/build.sh setup
+	cross/build.sh deb
+
+release:
+	cross/build.sh setup
+	cross/build.sh release
+
+# Builds everything again in another folder and compares.
+reproducible: release
+	cross/build.sh reproducible
+
+package-test:
+	tests/package/run.sh
+
+nightly-boot:
+	tests/package/vm.sh
+
+test-arm64:
+	cross/build.sh setup
+	cross/build.sh test
 
 setup: tools rust python
 

@@ -5,6 +5,9 @@
 #     cross/build.sh build [ARCH...]     release binaries (arm64 and amd64 unless named)
 #     cross/build.sh deb   [ARCH...]     binaries and packages, into dist/
 #     cross/build.sh test  [OPTION...]   tests of core, store and protocol as arm64, emulated
+#     cross/build.sh sbom                what is linked in, as CycloneDX, into dist/
+#     cross/build.sh release             all of it: dist/ is what is published
+#     cross/build.sh reproducible        builds again in another folder and compares with dist/
 #
 # The compiler is rustup's where it has the std of the target, else Debian's rustc-web with Debian's
 # std packages: both must be of one version with each other, which those packages are.
@@ -103,6 +106,45 @@ package() {
     ls -l dist/*.deb
 }
 
+# From the lock file, for the Pi, without what tests and build scripts use.
+sbom() {
+    mkdir -p dist
+    has_tool cargo-cyclonedx "$CYCLONEDX" || install_tool cargo-cyclonedx "$CYCLONEDX"
+    cargo cyclonedx --format json --no-default-features --no-build-deps --target "$(triple arm64)" \
+        --override-filename tapgate.cdx
+    mv tapgate.cdx.json dist/tapgate.cdx.json
+}
+
+release() {
+    rm -rf dist
+    package arm64 amd64
+    sbom
+    for arch in arm64 amd64; do
+        install -m 755 "$target/$(triple $arch)/release/tapgate" "dist/tapgate-$arch"
+    done
+    cp CHANGELOG.md dist/
+    rm -rf dist/stage
+    # Overrides and why: systemd/lintian/tapgate.
+    lintian --fail-on error,warning dist/*.deb
+    (cd dist && sha256sum -- * > SHA256SUMS)
+    cat dist/SHA256SUMS
+}
+
+# The same commit elsewhere on this machine must give the same bytes.
+reproducible() {
+    local elsewhere
+    elsewhere=$(mktemp -d)
+    git clone -q . "$elsewhere/some-other-folder"
+    mkdir "$elsewhere/target"
+    cp -r --reflink=auto "$target/tools" "$elsewhere/target/"
+    CARGO_TARGET_DIR=$elsewhere/target "$elsewhere/some-other-folder/cross/build.sh" deb arm64 amd64
+    for package in dist/*.deb; do
+        cmp "$package" "$elsewhere/some-other-folder/dist/$(basename "$package")"
+        echo "identical: $(basename "$package")"
+    done
+    rm -rf "$elsewhere"
+}
+
 verb=${1:-help}
 [ $# -eq 0 ] || shift
 [ "$verb" = test ] || [ $# -gt 0 ] || set -- arm64 amd64
@@ -110,9 +152,9 @@ case $verb in
     setup) setup ;;
     build) build "$@" ;;
     deb) package "$@" ;;
-    sbom) has_tool cargo-cyclonedx "$CYCLONEDX" || install_tool cargo-cyclonedx "$CYCLONEDX"
-          choose_compiler
-          cargo cyclonedx --format json --no-default-features --target all --override-filename tapgate.cdx ;;
+    sbom) sbom ;;
+    release) release ;;
+    reproducible) reproducible ;;
     test)
         choose_compiler
         exec cargo --config cross/site.toml test --locked --target "$(triple arm64)" --lib "$@" -- \

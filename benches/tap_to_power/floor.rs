@@ -3,7 +3,9 @@
 //! A process with one thread and blocking calls only: waits for a card, asks for its UID, one
 //! SELECT in the same allowlist file, one row of 400 bytes in a WAL database with
 //! `synchronous=FULL`, one Modbus TCP coil write. No rules, no meter, no recovery, no verification.
+//! A second one also reads the meter's register before the commit, as the ledger's rules demand.
 
+use std::ffi::CString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -22,12 +24,18 @@ const ROW: usize = 400;
 /// Longest wait for a card before it looks whether its parent still lives.
 const SLICE: Duration = Duration::from_secs(1);
 const READY: &str = "ready";
+/// Read two input registers at 72 of unit 11; write coil 0 of unit 1: on.
+const READ_REGISTER: [u8; 12] = [0, 1, 0, 0, 0, 6, 11, 4, 0, 72, 0, 2];
+const CLOSE_RELAY: [u8; 12] = [0, 2, 0, 0, 0, 6, 1, 5, 0, 0, 0xFF, 0];
 
 /// Where the floor finds its parts.
 pub(crate) struct Task {
-    folder: PathBuf,
-    allowlist: PathBuf,
-    room: SocketAddr,
+    pub(crate) folder: PathBuf,
+    pub(crate) allowlist: PathBuf,
+    pub(crate) room: SocketAddr,
+    /// As pcscd lists it; also the name of its database.
+    pub(crate) reader: String,
+    pub(crate) with_register: bool,
 }
 
 impl Task {
@@ -38,6 +46,8 @@ impl Task {
             folder: parts.next()?.into(),
             allowlist: parts.next()?.into(),
             room: parts.next()?.parse().ok()?,
+            reader: parts.next()?.into(),
+            with_register: parts.next()?.parse().ok()?,
         })
     }
 }
@@ -47,13 +57,10 @@ pub(crate) struct Floor(Child);
 
 impl Floor {
     /// Starts it in a process of its own: libpcsclite reads its socket's name once per process.
-    pub(crate) fn start(
-        folder: &Path,
-        allowlist: &Path,
-        pcscd: &Path,
-        room: SocketAddr,
-    ) -> anyhow::Result<Floor> {
-        let task = format!("{}\n{}\n{room}", folder.display(), allowlist.display());
+    pub(crate) fn start(task: &Task, pcscd: &Path) -> anyhow::Result<Floor> {
+        let Task { folder, allowlist, room, reader, with_register } = task;
+        let (folder, allowlist) = (folder.display(), allowlist.display());
+        let task = format!("{folder}\n{allowlist}\n{room}\n{reader}\n{with_register}");
         let mut child = Command::new(std::env::current_exe()?)
             .env(TASK_VARIABLE, task)
             .env(SOCKET_VARIABLE, pcscd)
@@ -82,7 +89,8 @@ pub(crate) fn run(task: &Task) -> anyhow::Result<()> {
     let parent = std::os::unix::process::parent_id();
     let mut parts = Parts::open(task)?;
     let context = pcsc::Context::establish(Scope::User)?;
-    let mut reader = [ReaderState::new(c"Bench 00 00", State::UNAWARE)];
+    let name = CString::new(task.reader.clone())?;
+    let mut reader = [ReaderState::new(name.clone(), State::UNAWARE)];
     context.get_status_change(SLICE, &mut reader)?;
     println!("{READY}");
     while std::os::unix::process::parent_id() == parent {
@@ -93,7 +101,7 @@ pub(crate) fn run(task: &Task) -> anyhow::Result<()> {
         }
         let state = reader[0].event_state();
         if state.contains(State::PRESENT) && !reader[0].current_state().contains(State::PRESENT) {
-            let card = context.connect(c"Bench 00 00", ShareMode::Shared, Protocols::ANY)?;
+            let card = context.connect(&name, ShareMode::Shared, Protocols::ANY)?;
             parts.serve(&card)?;
             card.disconnect(Disposition::LeaveCard).map_err(|(_, error)| error)?;
         }
@@ -106,20 +114,21 @@ struct Parts {
     allowlist: Connection,
     ledger: Connection,
     bus: TcpStream,
+    with_register: bool,
 }
 
 impl Parts {
     fn open(task: &Task) -> anyhow::Result<Parts> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let allowlist = Connection::open_with_flags(&task.allowlist, flags)?;
-        let ledger = Connection::open(task.folder.join("floor.db"))?;
+        let ledger = Connection::open(task.folder.join(&task.reader))?;
         ledger.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         ledger.pragma_update(None, "journal_mode", "WAL")?;
         ledger.pragma_update(None, "synchronous", "FULL")?;
         ledger.execute_batch("CREATE TABLE row (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL)")?;
         let bus = TcpStream::connect(task.room)?;
         bus.set_nodelay(true)?;
-        Ok(Parts { allowlist, ledger, bus })
+        Ok(Parts { allowlist, ledger, bus, with_register: task.with_register })
     }
 
     fn serve(&mut self, card: &Card) -> anyhow::Result<()> {
@@ -131,12 +140,17 @@ impl Parts {
             .prepare_cached("SELECT canonical FROM entry WHERE uid = ?1")?
             .query_row([uid], |row| row.get(0))?;
         bytes.resize(ROW, b' ');
+        if self.with_register {
+            self.ask(&READ_REGISTER, &mut [0; 13])?;
+        }
         self.ledger
             .prepare_cached("INSERT INTO row (bytes) VALUES (?1)")?
             .execute(params![bytes])?;
-        // Write coil 0 of unit 1: on.
-        self.bus.write_all(&[0, 1, 0, 0, 0, 6, 1, 5, 0, 0, 0xFF, 0])?;
-        let mut confirmed = [0; 12];
-        Ok(self.bus.read_exact(&mut confirmed)?)
+        self.ask(&CLOSE_RELAY, &mut [0; 12])
+    }
+
+    fn ask(&mut self, request: &[u8], answer: &mut [u8]) -> anyhow::Result<()> {
+        self.bus.write_all(request)?;
+        Ok(self.bus.read_exact(answer)?)
     }
 }

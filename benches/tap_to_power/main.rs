@@ -2,7 +2,7 @@
 //!
 //! The daemon is the release binary, against a real pcscd with a virtual card and a Modbus TCP
 //! server in this process, which takes both times: the card answers GET DATA, the write arrives.
-//! Taps of the daemon and of the floor alternate, so that what else the machine does hits both. The
+//! Taps of the daemon and of the floors alternate, so that what else the machine does hits all. The
 //! floor is the least that a tap can cost here: see `floor`.
 //!
 //! `cargo bench --bench tap_to_power -- [--json] [--taps N] [--starts N]`
@@ -28,8 +28,9 @@ use floor::Floor;
 use room::Room;
 use tap::Tapper;
 
-/// The reader, as pcscd of either side calls it.
+/// The daemon's reader, and those of the floor without and with a register.
 const READER: &str = "Bench";
+const FLOORS: [&str; 2] = ["Floor", "Register"];
 /// Measured taps, after these that warm caches and connections up.
 const TAPS: u32 = 200;
 const WARM_UP: u32 = 10;
@@ -62,46 +63,65 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn measure(folder: &Path, options: &Options) -> anyhow::Result<Figures> {
-    let list = allowlist::fill(folder)?;
-    let floor_pcscd = PrivatePcscd::start(&subfolder(folder, "floor")?, &[READER])?;
+    let allowlist = allowlist::fill(folder)?;
+    let floor_pcscd = PrivatePcscd::start(&subfolder(folder, "floor")?, &FLOORS)?;
     let pcscd = PrivatePcscd::start(&subfolder(folder, "pcscd")?, &[READER])?;
     let broker = PrivateBroker::start(&subfolder(folder, "broker")?)?;
-    let (floor_room, room) = (Room::serve()?, Room::serve()?);
+    let room = Room::serve()?;
     daemon::write_config(folder, room.address, broker.port())?;
     let (daemon, _) = Daemon::start(folder, &pcscd.socket())?;
     daemon.wait_for_reader(folder)?;
-    let floor = Floor::start(folder, &list, &floor_pcscd.socket(), floor_room.address)?;
-    let mut tappers =
-        [Tapper::new(floor_pcscd.port(READER), floor_room), Tapper::new(pcscd.port(READER), room)];
-    let (mut floor_taps, mut daemon_taps) = (Vec::new(), Vec::new());
-    for number in 0..WARM_UP + options.taps {
-        let [at_floor, at_daemon] = &mut tappers;
-        let took = [at_floor.tap(number)?, at_daemon.tap(number)?];
-        if number >= WARM_UP {
-            floor_taps.push(took[0]);
-            daemon_taps.push(took[1]);
-        }
-        std::thread::sleep(PAUSE);
+    let (mut floors, mut tappers) = (Vec::new(), Vec::new());
+    for (reader, with_register) in FLOORS.into_iter().zip([false, true]) {
+        let room = Room::serve()?;
+        let task = floor::Task {
+            folder: folder.to_owned(),
+            allowlist: allowlist.clone(),
+            room: room.address,
+            reader: PrivatePcscd::listed_name(reader),
+            with_register,
+        };
+        floors.push(Floor::start(&task, &floor_pcscd.socket())?);
+        tappers.push(Tapper::new(floor_pcscd.port(reader), room));
     }
+    tappers.push(Tapper::new(pcscd.port(READER), room));
+    let [floor, with_register, taps] = tap(&mut tappers, options.taps)?;
     let peak_kib = daemon.peak_kib()?;
-    drop(floor);
+    drop(floors);
     let committed = daemon.committed(folder)?;
     daemon.stop()?;
     let expected = u64::from(WARM_UP + options.taps);
     ensure!(committed >= expected, "{committed} records for {expected} taps");
+    let starts = starts(folder, &pcscd.socket(), options.starts)?;
+    Ok(Figures { floor, with_register, daemon: taps, peak_kib, start: starts })
+}
+
+/// Everybody in turn, so many times. Another one begins each time: the first after a pause finds
+/// the machine's caches cold.
+fn tap(tappers: &mut [Tapper], count: u32) -> anyhow::Result<[Spread; 3]> {
+    let mut took = [Vec::new(), Vec::new(), Vec::new()];
+    for number in 0..WARM_UP + count {
+        for turn in 0..took.len() {
+            let who = (turn + number as usize) % took.len();
+            let this = tappers[who].tap(number)?;
+            if number >= WARM_UP {
+                took[who].push(this);
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(took.map(Spread::of))
+}
+
+/// How long the daemon takes to be ready, so many times.
+fn starts(folder: &Path, pcscd: &Path, count: u32) -> anyhow::Result<Spread> {
     let mut starts = Vec::new();
-    for _ in 0..options.starts {
-        let (daemon, took) = Daemon::start(folder, &pcscd.socket())?;
+    for _ in 0..count {
+        let (daemon, took) = Daemon::start(folder, pcscd)?;
         daemon.stop()?;
         starts.push(took);
     }
-    Ok(Figures {
-        floor: Spread::of(floor_taps),
-        daemon: Spread::of(daemon_taps),
-        peak_kib,
-        start: Spread::of(starts),
-        badges: allowlist::BADGES,
-    })
+    Ok(Spread::of(starts))
 }
 
 fn subfolder(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {

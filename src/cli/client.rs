@@ -14,21 +14,24 @@ use crate::protocol::control::{REPLY_MAX_BYTES, Reply, Request};
 /// A daemon that does not answer this long after it should have is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks, or says on stderr why not and what to do, and gives the exit code.
-pub(super) fn ask(config_file: &Path, request: &Request) -> Result<Reply, ExitCode> {
+/// Asks, and takes from the reply what the request is answered with. Says on stderr what is
+/// wrong and what to do, and gives the exit code.
+pub(super) fn ask<T>(
+    config_file: &Path,
+    request: &Request,
+    answer: impl FnOnce(Reply) -> Option<T>,
+) -> Result<T, ExitCode> {
     let config = config::load(config_file).map_err(|errors| {
         eprintln!("{errors}");
         ExitCode::from(EXIT_CONFIG)
     })?;
     let socket = config.control_socket;
     let reply = converse(&socket, request).map_err(|error| explain(&socket, &error))?;
-    match reply {
-        Reply::Error(why) => {
-            eprintln!("tapgate: {why}");
-            Err(ExitCode::from(EXIT_FAILURE))
-        }
-        Reply::Status(_) | Reply::Bus(_) | Reply::BusFailed(_) | Reply::StationTest(_) => Ok(reply),
+    if let Reply::Error(why) = &reply {
+        eprintln!("tapgate: {why}");
+        return Err(ExitCode::from(EXIT_FAILURE));
     }
+    answer(reply).ok_or_else(out_of_step)
 }
 
 /// Says on stderr why the daemon cannot be asked and what to do.
@@ -47,7 +50,7 @@ pub(super) fn explain(socket: &Path, error: &std::io::Error) -> ExitCode {
 }
 
 /// An answer that is not one to the request.
-pub(super) fn out_of_step() -> ExitCode {
+fn out_of_step() -> ExitCode {
     eprintln!("tapgate: the daemon answers something else; restart it, it may be an older version");
     ExitCode::from(EXIT_FAILURE)
 }

@@ -88,7 +88,7 @@ impl Console {
                     Ok(Reply::Bus(answer)) => Ok(answer),
                     Ok(Reply::BusFailed(failure)) => Err(failure),
                     Ok(Reply::Error(message)) => Err(refused(message)),
-                    Ok(Reply::Status(_) | Reply::StationTest(_)) => {
+                    Ok(Reply::Status(_) | Reply::Done(_) | Reply::StationTest(_)) => {
                         Err(refused("the daemon answers something else; restart it".into()))
                     }
                     Err(error) => Err(refused(format!("the daemon is gone: {error}; try again"))),

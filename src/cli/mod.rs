@@ -8,6 +8,7 @@ mod console;
 mod meter;
 mod pages;
 mod profiles;
+mod reload;
 mod scan;
 mod station;
 mod status;
@@ -76,6 +77,11 @@ enum Command {
         #[command(subcommand)]
         command: StationCommand,
     },
+    /// Let the daemon take over the changed config: new stations appear, running sessions go on
+    #[command(after_help = "Example:\n  tapgate check && tapgate reload\n\n\
+        A config with errors, or one that would take a running session's station away, changes\n\
+        nothing.")]
+    Reload,
     /// List, show and check device profiles
     #[command(after_help = "Example:\n  tapgate profiles list")]
     Profiles {
@@ -200,6 +206,7 @@ pub fn main() -> ExitCode {
         Command::Station { command: StationCommand::Test { station, format } } => {
             station::test(&config, &station, format.json)
         }
+        Command::Reload => reload::run(&config),
         Command::Profiles { command } => match command {
             ProfilesCommand::List { folder, format } => profiles::list(&folder, format.json),
             ProfilesCommand::Show { folder, name } => profiles::show(&folder, &name),

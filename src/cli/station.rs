@@ -14,11 +14,11 @@ pub(super) fn test(config: &Path, station: &str, json: bool) -> ExitCode {
         eprintln!("closing the switch of {station} for 2 s, on record as a technician's session");
     }
     let request = Request::TestStation { station: StationId::from(station) };
-    let test = match client::ask(config, &request) {
-        Ok(Reply::StationTest(test)) => test,
-        Ok(Reply::Status(_) | Reply::Bus(_) | Reply::BusFailed(_) | Reply::Error(_)) => {
-            return client::out_of_step();
-        }
+    let test = client::ask(config, &request, |reply| {
+        if let Reply::StationTest(test) = reply { Some(test) } else { None }
+    });
+    let test = match test {
+        Ok(test) => test,
         Err(code) => return code,
     };
     match json {

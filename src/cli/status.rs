@@ -11,11 +11,11 @@ use crate::protocol::control::{Reply, Request, Status};
 
 /// Prints the status; 1 where something needs a technician.
 pub(super) fn run(config: &Path, json: bool) -> ExitCode {
-    let status = match client::ask(config, &Request::Status {}) {
-        Ok(Reply::Status(status)) => status,
-        Ok(Reply::Error(_) | Reply::Bus(_) | Reply::BusFailed(_) | Reply::StationTest(_)) => {
-            return client::out_of_step();
-        }
+    let status = client::ask(config, &Request::Status {}, |reply| {
+        if let Reply::Status(status) = reply { Some(status) } else { None }
+    });
+    let status = match status {
+        Ok(status) => status,
         Err(code) => return code,
     };
     if json {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::Signal;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::wiring::Wiring;
 use crate::core::event::Event;
 use crate::core::gateway::Gateway;
 use crate::daemon::by_hand::Test;
+use crate::daemon::reload::{Reload, Running};
 use crate::daemon::watch::Watch;
 use crate::io::clock::Clock;
 use crate::io::control::{Asked, Control};
@@ -33,6 +34,9 @@ pub(super) struct Daemon {
     pub(super) test: Option<Test>,
     pub(super) inputs: Inputs,
     pub(super) settings: Settings,
+    pub(super) running: Running,
+    /// A checked new config; the loop ends to take it over.
+    pub(super) reload: Option<Reload>,
     /// Why the daemon must not go on.
     pub(super) fatal: Option<String>,
     /// Removed from the file system when the daemon ends.
@@ -45,9 +49,29 @@ pub(super) struct Inputs {
     pub(super) readers: mpsc::Receiver<ReaderEvent>,
     pub(super) cloud: mpsc::Receiver<CloudEvent>,
     pub(super) control: mpsc::Receiver<Asked>,
-    pub(super) terminate: Signal,
-    pub(super) interrupt: Signal,
-    pub(super) hang_up: Signal,
+}
+
+/// What the daemon is told by signals. They outlive a reload: none of them is lost in it.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Why the loop ended.
+pub(super) enum End {
+    Stopped,
+    Reload(Box<Reload>),
 }
 
 /// What of the config the loop itself needs.
@@ -85,34 +109,52 @@ enum Wake {
 
 impl Daemon {
     /// Runs until SIGTERM, or until going on would be wrong. No switch is touched on the way out.
-    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+    pub(super) async fn run(mut self, signals: &mut Signals) -> anyhow::Result<End> {
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let wake = self.wait(&mut pulse).await;
+            let wake = self.wait(&mut pulse, signals).await;
             if let Wake::Stop(signal) = wake {
                 tracing::info!("{signal}: stopping; no switch is touched");
                 break;
             }
             self.on_wake(wake).await;
             self.advance_test().await;
-            if self.fatal.is_some() {
+            if self.fatal.is_some() || self.reload.is_some() {
                 break;
             }
         }
-        self.systemd.stopping();
+        let (reload, fatal) = (self.reload.take(), self.fatal.take());
+        if reload.is_none() {
+            self.systemd.stopping();
+        }
+        self.end().await;
+        match (fatal, reload) {
+            (Some(why), _) => {
+                Err(anyhow::anyhow!("{why}; restarting, report this with the journal"))
+            }
+            (None, Some(reload)) => Ok(End::Reload(Box::new(reload))),
+            (None, None) => Ok(End::Stopped),
+        }
+    }
+
+    /// Ends every task and waits for it, so that ports, sockets and files are free.
+    async fn end(mut self) {
         if let Some(cloud) = self.cloud.take() {
             cloud.stop(FAREWELL).await;
         }
         self.pcsc.stop();
-        self.store.close().await;
-        match self.fatal {
-            None => Ok(()),
-            Some(why) => Err(anyhow::anyhow!("{why}; restarting, report this with the journal")),
+        drop(self.field);
+        // Whoever starts next reads switches and meters anew: the last reports are not needed.
+        let mut reports = self.inputs.field;
+        let ended = async { while reports.recv().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL, ended).await.is_err() {
+            tracing::warn!("a bus task does not end; its last request still waits for an answer");
         }
+        self.store.close().await;
     }
 
-    async fn wait(&mut self, pulse: &mut tokio::time::Interval) -> Wake {
+    async fn wait(&mut self, pulse: &mut tokio::time::Interval, signals: &mut Signals) -> Wake {
         let timeout = self.gateway.poll_timeout();
         let now = crate::io::clock::uptime();
         let (pause, why) = match timeout {
@@ -123,8 +165,8 @@ impl Daemon {
         let inputs = &mut self.inputs;
         tokio::select! {
             biased;
-            _ = inputs.terminate.recv() => Wake::Stop("SIGTERM"),
-            _ = inputs.interrupt.recv() => Wake::Stop("SIGINT"),
+            _ = signals.terminate.recv() => Wake::Stop("SIGTERM"),
+            _ = signals.interrupt.recv() => Wake::Stop("SIGINT"),
             Some(event) = inputs.field.recv() => Wake::Field(event),
             Some(event) = inputs.readers.recv() => Wake::Reader(event),
             () = tokio::time::sleep_until(test_due.unwrap_or(soon)), if test_due.is_some() => {
@@ -133,7 +175,7 @@ impl Daemon {
             () = tokio::time::sleep(pause), if timeout.is_some() => Wake::Timeout(why),
             Some(asked) = inputs.control.recv() => Wake::Control(asked),
             Some(event) = inputs.cloud.recv() => Wake::Cloud(event),
-            _ = inputs.hang_up.recv() => Wake::Reload,
+            _ = signals.hang_up.recv() => Wake::Reload,
             _ = pulse.tick() => Wake::Pulse,
         }
     }
@@ -142,7 +184,8 @@ impl Daemon {
         match wake {
             Wake::Stop(_) => {}
             Wake::Reload => {
-                tracing::warn!("this version does not reload; check the config, then restart");
+                // The journal has the answer; a signal has no other way to give it.
+                let _ = self.on_reload();
             }
             Wake::Field(event) => self.on_field(event).await,
             Wake::Reader(event) => self.on_reader(event).await,

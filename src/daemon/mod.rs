@@ -8,6 +8,7 @@ mod by_hand;
 mod event_loop;
 mod execute;
 mod ledger_port;
+mod reload;
 mod report;
 mod startup;
 mod watch;
@@ -16,6 +17,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{self, Config};
+use crate::daemon::event_loop::{End, Signals};
+use crate::daemon::reload::Running;
 use crate::io::journal;
 
 /// Something is wrong with the site or the machine.
@@ -42,7 +45,7 @@ pub fn run(file: &Path) -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    match serve(config) {
+    match serve(config, file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -52,7 +55,14 @@ pub fn run(file: &Path) -> ExitCode {
 }
 
 /// One thread for the event loop and the buses: a Pi has little memory, and order is clarity.
-fn serve(config: Config) -> anyhow::Result<()> {
+fn serve(config: Config, file: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { startup::start(config).await?.run().await })
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let mut daemon = startup::start(Running { config, file: file.into() }).await?;
+        while let End::Reload(reload) = daemon.run(&mut signals).await? {
+            daemon = reload.carry_out().await?;
+        }
+        Ok(())
+    })
 }

@@ -116,6 +116,10 @@ impl Daemon {
             Request::TestStation { station } => {
                 return self.on_test_request(station, peer, reply).await;
             }
+            Request::Reload {} => match self.on_reload() {
+                Ok(said) => Reply::Done(said),
+                Err(why) => Reply::Error(why),
+            },
         };
         // A command that gave up waiting is gone; nothing was changed by asking.
         let _ = reply.send(answer);

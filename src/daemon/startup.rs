@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::{Cloud, Config, Storage};
+use crate::config::{Cloud, Storage};
 use crate::core::event::Step;
 use crate::core::gateway::{Gateway, Startup};
 use crate::core::recovery::{MeterAccount, OpenSession, Survivors};
 use crate::core::time::Wall;
 use crate::daemon::event_loop::{Daemon, Inputs, Settings};
 use crate::daemon::ledger_port::{LedgerPort, LinkClock};
+use crate::daemon::reload::Running;
 use crate::daemon::report::{VERSION, public_state};
 use crate::daemon::watch::Watch;
 use crate::daemon::{EXIT_FAILURE, EXIT_PERMISSION, EXIT_STORAGE};
@@ -33,7 +33,8 @@ const READER_EVENTS: usize = 32;
 const CONTROL_REQUESTS: usize = 8;
 
 /// Opens, recovers, spawns; the daemon is ready when this returns.
-pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
+pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
+    let config = running.config.clone();
     let systemd = Systemd::from_env();
     let (store, recovered) = open_store(&config.storage)?;
     let trusted = recovered.same_boot && recovered.newest.is_some_and(|newest| newest.synced);
@@ -69,15 +70,8 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
     };
     let control = Control::open(&config.control_socket, asked_sender).await?;
     let pcsc = pcsc::spawn(config.wiring.readers, reader_sender);
-    let inputs = Inputs {
-        field: field_events,
-        readers: reader_events,
-        cloud: cloud_events,
-        control: asked,
-        terminate: signal(SignalKind::terminate())?,
-        interrupt: signal(SignalKind::interrupt())?,
-        hang_up: signal(SignalKind::hangup())?,
-    };
+    let inputs =
+        Inputs { field: field_events, readers: reader_events, cloud: cloud_events, control: asked };
     let mut daemon = Daemon {
         gateway,
         clock,
@@ -90,6 +84,8 @@ pub(super) async fn start(config: Config) -> anyhow::Result<Daemon> {
         test: None,
         inputs,
         settings,
+        running,
+        reload: None,
         fatal: None,
         _control: control,
     };

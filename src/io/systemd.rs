@@ -26,6 +26,13 @@ impl Systemd {
         notify(&[("READY", "1"), ("STATUS", &one_line(status))]);
     }
 
+    /// A new config is taken over; `ready` follows.
+    pub fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let microseconds = (now.tv_sec * 1_000_000 + now.tv_nsec / 1_000).to_string();
+        notify(&[("RELOADING", "1"), ("MONOTONIC_USEC", &microseconds)]);
+    }
+
     /// One line for `systemctl status`.
     pub fn status(&self, status: &str) {
         notify(&[("STATUS", &one_line(status))]);

@@ -34,13 +34,15 @@ pub enum Request {
         /// Which.
         station: StationId,
     },
+    /// Take over what the config file says now.
+    Reload {},
 }
 
 impl Request {
     /// How long the daemon may take for the answer.
     pub fn patience(&self) -> Duration {
         match self {
-            Request::Status {} => Duration::from_secs(5),
+            Request::Status {} | Request::Reload {} => Duration::from_secs(5),
             // A slow device's time-out is 10 s at most, behind one of another unit.
             Request::Bus { .. } => Duration::from_secs(25),
             // Start register, closing with two more tries, two seconds, end register.
@@ -61,6 +63,8 @@ pub enum Reply {
     BusFailed(BusFailure),
     /// To [`Request::TestStation`].
     StationTest(Box<StationTest>),
+    /// To a request that changed something; says what.
+    Done(String),
     /// The request cannot be served; says why and what to do.
     Error(String),
 }

@@ -14,6 +14,7 @@ mod lists;
 #[path = "../support/modbus_peer.rs"]
 mod modbus_peer;
 mod people;
+mod reload;
 mod restart;
 mod site;
 mod systemd;

@@ -14,6 +14,7 @@ make_root() {
 # boot FOLDER NAME [nspawn options]: boots and waits until systemd settled. Sets $leader.
 boot() {
     local root=$1 name=$2 hierarchy i
+    leader=
     shift 2
     # --keep-unit puts the container below the caller's own cgroup: one of its own for each.
     for hierarchy in systemd unified; do
@@ -28,7 +29,7 @@ boot() {
         --console=pipe "$@" </dev/null >>"$root.console" 2>&1 &
     nspawn=$!
     for i in $(seq 300); do
-        leader=$(pgrep -P $nspawn | head -1)
+        leader=$(pgrep -P "$nspawn" | head -1 || true)
         if [ -n "$leader" ] && inside systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded'; then
             echo "  booted in $i x 0.1 s"
             return
@@ -55,5 +56,5 @@ power_off() {
 
 # For a trap: nothing of a failed run stays behind.
 end_container() {
-    [ -z "${nspawn:-}" ] || kill -KILL "$leader" 2>/dev/null || true
+    [ -z "${nspawn:-}" ] || kill -KILL "${leader:-$nspawn}" 2>/dev/null || true
 }

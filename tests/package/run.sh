@@ -26,7 +26,7 @@ previous() { # DEB OUT
     folder=$(mktemp -d)
     dpkg-deb -R "$1" "$folder"
     sed -i 's/^Version: .*/Version: 0.0.9-1/' "$folder/DEBIAN/control"
-    dpkg-deb --root-owner-group -b "$folder" "$2" >/dev/null
+    dpkg-deb --root-owner-group -Zgzip -z1 -b "$folder" "$2" >/dev/null
     rm -rf "$folder"
 }
 
@@ -44,7 +44,7 @@ part() {
 for suite in "$@"; do
     make_root "$suite" "$cache/$suite"
     root=$cache/run-$suite
-    rm -rf "$root" "$root.console"
+    rm -rf "$root" "$root.data" "$root.console"
     cp -a --reflink=auto "$cache/$suite" "$root"
     mkdir -p "$root/opt/rig"
     cp guest.sh site.py config.toml "$root/opt/rig/"
@@ -52,7 +52,12 @@ for suite in "$@"; do
     previous "$deb" "$root/opt/rig/previous.deb"
     part install
     part offline
-    part readonly --read-only --bind="$root/var/lib/tapgate:/var/lib/tapgate" --tmpfs=/var/tmp --tmpfs=/var/log
+    # The ledger's own partition.
+    mv "$root/var/lib/tapgate" "$root.data"
+    mkdir "$root/var/lib/tapgate"
+    part readonly --read-only --bind="$root.data:/var/lib/tapgate" --tmpfs=/var/tmp --tmpfs=/var/log
+    rmdir "$root/var/lib/tapgate"
+    mv "$root.data" "$root/var/lib/tapgate"
     part remove
     rm -rf "$root"
     echo "$suite: passed"

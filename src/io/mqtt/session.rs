@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use rumqttc::{AsyncClient, Event, Outgoing, Packet, Publish, QoS, SubAck, SubscribeReasonCode};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::{Duration, Instant, sleep_until, timeout_at};
+use tokio::time::{Duration, Instant, sleep, sleep_until, timeout_at};
 
 use super::CloudEvent;
 use super::backoff::jitter;
@@ -29,6 +29,10 @@ const RESUBSCRIBE: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(60);
 /// Longest quotation of what is wrong with a message.
 const MAX_DETAIL_CHARS: usize = 200;
+
+/// What the daemon tells within this time goes out together: a tap tells several things at once,
+/// and neither sending them nor the broker's answers may take the processor from it.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// A message on its way to the broker.
 enum Sent {
@@ -121,7 +125,7 @@ impl<'a, L: Ledger> Session<'a, L> {
                         room.send(CloudEvent::Acknowledged { upto });
                     }
                 }
-                () = shared.changed.notified() => {}
+                () = gathered(&shared.changed) => {}
                 () = sleep_until(self.wake_up()) => {}
                 timeout = stopped(&mut stop) => {
                     if let Some(timeout) = timeout {
@@ -434,4 +438,10 @@ impl<'a, L: Ledger> Session<'a, L> {
             }
         }
     }
+}
+
+/// Until something changed, and a little longer. Whoever cancels it publishes what is due anyway.
+async fn gathered(changed: &Notify) {
+    changed.notified().await;
+    sleep(GATHER).await;
 }

@@ -59,6 +59,8 @@ pub(super) fn open_remains(path: &Path) -> rusqlite::Result<Connection> {
 pub(super) fn open_to_read(path: &Path, cache_kib: i64) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    // The shared lock is kept: a lookup takes none and looks for no changes.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     harden(&connection)?;
     connection.pragma_update(None, "cache_size", -cache_kib)?;
     Ok(connection)

@@ -24,8 +24,9 @@ use crate::protocol::allowlist::{
 /// Page cache while a list is built, in KiB: enough that unsorted entries do not thrash.
 const BUILD_CACHE_KIB: i64 = 2048;
 
-/// Page cache of the lookups, in KiB: the inner pages of 100,000 entries and then some.
-pub(super) const LOOKUP_CACHE_KIB: i64 = 512;
+/// Page cache of the lookups, in KiB: the upper two levels of 100,000 entries; the two pages below
+/// come from the kernel's cache.
+pub(super) const LOOKUP_CACHE_KIB: i64 = 128;
 
 /// Usable badges that may always become unusable at once.
 const SHRINK_ALLOWANCE: i64 = 3;

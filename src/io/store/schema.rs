@@ -6,7 +6,7 @@ use crate::io::store::database::Schema;
 pub(super) const LEDGER: Schema = Schema {
     application_id: 0x7467_6c65, // "tgle"
     migrations: &[LEDGER_1],
-    cache_kib: 512,
+    cache_kib: 256,
 };
 
 /// What belongs to the gateway and must outlive the ledger file.
