@@ -3,6 +3,7 @@
 #   make demo    a whole simulated building on this machine, served by the real daemon
 #   make test    format, lints, unit tests, scenarios, end-to-end tests against real parts
 #   make bench   the figures of docs/figures.md, measured here
+#   make bench-bus  those of the field bus, on a simulated 9600 baud line
 #   make deb     packages for a Pi (arm64) and for a PC (amd64), into dist/
 #   make release packages, binaries, SBOM, checksums and changelog, the same bytes each time
 #   make package-test  the package on booted Debian 12 and 13 (containers, as root)
@@ -11,7 +12,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench deb release reproducible package-test nightly-boot test-arm64 setup tools rust python help clean
+.PHONY: demo test lint bench bench-bus deb release reproducible package-test nightly-boot test-arm64 setup tools rust python help clean
 
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev libsystemd-dev \
             pcscd vsmartcard-vpcd mosquitto socat python3 python3-venv tzdata
@@ -41,6 +42,9 @@ lint: setup
 	else \
 	  echo 'lint: clippy is NOT run: this toolchain has none (rustup component add clippy)'; \
 	fi
+
+bench-bus: setup
+	cargo bench --locked --bench bus
 
 bench: setup
 	cargo bench --locked --bench tap_to_power

@@ -1,0 +1,149 @@
+//! A serial line at 9600 baud with a relay board or two and 16 meters on it, at true speed: a pty
+//! behind which every byte takes its time, and every device thinks before it answers.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+/// Start bit, eight data bits, parity, stop bit.
+pub(crate) const BYTE: Duration = Duration::from_nanos(11 * 1_000_000_000 / BAUD as u64);
+pub(crate) const BAUD: u32 = 9_600;
+/// What a device takes to answer (good meters take 10 to 40 ms).
+pub(crate) const LATENCY: Duration = Duration::from_millis(20);
+/// All requests of this bench are that long.
+const REQUEST: usize = 8;
+/// Sleeping is exact to some 100 µs; the rest is spun.
+const SPIN: Duration = Duration::from_micros(200);
+
+/// One request on the line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    pub(crate) function: u8,
+    /// Its first bit.
+    pub(crate) begun: Instant,
+    /// Its last bit: here a relay acts.
+    pub(crate) asked: Instant,
+    /// The answer's last bit; `None` where nobody answers.
+    pub(crate) answered: Option<Instant>,
+    /// Bytes of request and answer.
+    pub(crate) bytes: usize,
+}
+
+impl Turn {
+    /// What the line and the device need for it: bytes, latency and the silence of 3.5 characters.
+    pub(crate) fn least(&self) -> Duration {
+        BYTE * self.bytes as u32 + LATENCY + BYTE * 7 / 2
+    }
+}
+
+/// The line, until the program ends.
+pub(crate) struct Line {
+    pub(crate) port: PathBuf,
+    turns: Arc<Mutex<Vec<Turn>>>,
+    /// So that the far end never hangs up between two masters.
+    _open: File,
+}
+
+impl Line {
+    /// Units 1 and 2 are relay boards, 11 to 26 meters; those in `dead` never answer.
+    pub(crate) fn new(dead: Vec<u8>) -> Line {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pty");
+        grantpt(&master).expect("granted");
+        unlockpt(&master).expect("unlocked");
+        let name = ptsname(&master, Vec::new()).expect("a name");
+        let port = PathBuf::from(name.to_str().expect("ASCII"));
+        let open = OpenOptions::new().read(true).write(true).open(&port).expect("the near end");
+        let turns: Arc<Mutex<Vec<Turn>>> = Arc::default();
+        let log = Arc::clone(&turns);
+        std::thread::spawn(move || run(File::from(master), &dead, &log));
+        Line { port, turns, _open: open }
+    }
+
+    /// All that went over the line since `from`.
+    pub(crate) fn turns(&self, from: Instant) -> Vec<Turn> {
+        let turns = self.turns.lock().expect("not poisoned");
+        turns.iter().filter(|turn| turn.begun >= from).copied().collect()
+    }
+}
+
+fn run(mut line: File, dead: &[u8], log: &Mutex<Vec<Turn>>) {
+    let mut coils = [false; 16];
+    let mut heard = Vec::new();
+    let mut bytes = [0; 256];
+    let mut free = Instant::now();
+    loop {
+        let Ok(count) = line.read(&mut bytes) else { return };
+        let begun = Instant::now().max(free);
+        heard.extend(&bytes[..count]);
+        while heard.len() >= REQUEST {
+            let request: Vec<u8> = heard.drain(..REQUEST).collect();
+            let unit = request[0];
+            let asked = begun + BYTE * REQUEST as u32;
+            sleep_until(asked);
+            let answer = answer(&request, &mut coils);
+            let silent = dead.contains(&unit) || !matches!(unit, 1 | 2 | 11..=26);
+            let size = if silent { 0 } else { answer.len() };
+            let answered = asked + LATENCY + BYTE * size as u32;
+            log.lock().expect("not poisoned").push(Turn {
+                function: request[1],
+                begun,
+                asked,
+                answered: (!silent).then_some(answered),
+                bytes: REQUEST + size,
+            });
+            free = asked;
+            if !silent {
+                sleep_until(answered);
+                free = answered;
+                if line.write_all(&answer).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn answer(request: &[u8], coils: &mut [bool; 16]) -> Vec<u8> {
+    let (unit, function) = (request[0], request[1]);
+    let (first, count) = (usize::from(request[3]), usize::from(request[5]));
+    let board = usize::from(unit.saturating_sub(1) % 2) * 8;
+    let body = match function {
+        1 => {
+            let bits = (0..count.min(8)).map(|at| u8::from(coils[board + (first + at) % 8]) << at);
+            vec![unit, 1, 1, bits.sum()]
+        }
+        5 => {
+            coils[board + first % 8] = request[4] == 0xFF;
+            request[..6].to_vec()
+        }
+        _ => {
+            // 1234 W, and a register of 1234 kWh.
+            let value = 1_234_f32.to_be_bytes();
+            let words = value.into_iter().cycle().take(2 * count);
+            [unit, function, 2 * request[5]].into_iter().chain(words).collect()
+        }
+    };
+    let sum = checksum(&body);
+    [body, sum.to_le_bytes().to_vec()].concat()
+}
+
+fn checksum(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0xFFFF, |crc, byte| {
+        (0..8).fold(crc ^ u16::from(*byte), |crc: u16, _| match crc & 1 {
+            1 => crc >> 1 ^ 0xA001,
+            _ => crc >> 1,
+        })
+    })
+}
+
+fn sleep_until(moment: Instant) {
+    let left = moment.saturating_duration_since(Instant::now());
+    std::thread::sleep(left.saturating_sub(SPIN));
+    while Instant::now() < moment {
+        std::hint::spin_loop();
+    }
+}
