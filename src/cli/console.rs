@@ -110,8 +110,18 @@ impl Console {
         runtime.block_on(line.ask(unit, &order, timeout))
     }
 
-    /// Reads a point of a device.
+    /// Reads a point of a device, with all that its value is made of.
     pub(super) fn read(&mut self, device: &Device, point: &Point) -> Result<Shown, BusFailure> {
+        let mut shown = self.read_alone(device, point)?;
+        for name in &point.plus {
+            let Some(part) = device.profile.points.get(name) else { continue };
+            let part = self.read_alone(device, part)?.value;
+            shown.value = sum(shown.value, part);
+        }
+        Ok(shown)
+    }
+
+    fn read_alone(&mut self, device: &Device, point: &Point) -> Result<Shown, BusFailure> {
         let raw = self.ask(&device.bus, device.unit, modbus::span(point))?;
         let scale = point.exponent.as_ref().and_then(|name| device.profile.points.get(name));
         let exponent = match scale {
@@ -123,6 +133,12 @@ impl Console {
         };
         Ok(Shown { value: modbus::shown(point, &raw, exponent), raw })
     }
+}
+
+/// For show: what is billed is added exactly, by the daemon.
+fn sum(one: Option<String>, other: Option<String>) -> Option<String> {
+    let (one, other): (f64, f64) = (one?.parse().ok()?, other?.parse().ok()?);
+    Some((one + other).to_string())
 }
 
 /// Says why a request failed; with the exit code.

@@ -10,18 +10,17 @@ use serde_json::{Value, json};
 
 use crate::cli::console::{Console, listed, refuse, usage};
 use crate::config::library::Library;
-use crate::config::profile::Profile;
+use crate::config::profile::{Point, Profile};
 use crate::core::ids::BusId;
 use crate::daemon::EXIT_FAILURE;
 use crate::io::modbus;
-use crate::protocol::control::{BusFailure, BusOrder, FailureKind};
+use crate::protocol::control::{BusAnswer, BusFailure, BusOrder, FailureKind};
 
 /// Unit ids that a serial line may have (Modbus over serial line 1.02, section 2.2).
 const UNITS: std::ops::RangeInclusive<u8> = 1..=247;
 
-/// A mains voltage: what decodes so is the right register in the right word order.
-const MAINS_V: std::ops::RangeInclusive<f64> = 190.0..=260.0;
-const VOLTAGES: [&str; 2] = ["voltage", "voltage_l1"];
+/// The point that tells a meter in the right word order.
+const VOLTAGE: &str = "voltage";
 
 /// Unit ids to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,68 +128,55 @@ fn answers(console: &mut Console, bus: &BusId, unit: u8) -> Result<bool, BusFail
     Ok(false)
 }
 
-/// Profiles that fit a unit: by their identifying register; where none does, meters whose voltage
-/// decodes to one.
-fn proposals(console: &mut Console, bus: &BusId, unit: u8, profiles: &[&Profile]) -> Vec<String> {
-    let mut fitting = Vec::new();
-    for profile in profiles {
-        match fits(console, bus, unit, profile, identifying(profile)) {
-            Ok(true) => fitting.push(profile.name.clone()),
-            Ok(false) => {}
-            Err(()) => return fitting,
-        }
-    }
-    if !fitting.is_empty() {
-        return fitting;
-    }
-    for profile in profiles {
-        match fits(console, bus, unit, profile, mains_voltage(profile)) {
-            Ok(true) => fitting.push(profile.name.clone()),
-            Ok(false) => {}
-            Err(()) => return fitting,
-        }
-    }
-    fitting
-}
+/// A silent answer to what a unit does not know is no answer; after so many it is left alone.
+const SILENCES: u32 = 3;
 
-/// A point and what it must show.
-struct Mark<'p> {
-    point: &'p str,
-    shows: Box<dyn Fn(&str) -> bool + 'p>,
+/// What tells a model: a point, and whether the words that it shows fit.
+type Mark<'p> = (&'p Point, fn(&Profile, &[u16]) -> bool);
+
+/// Profiles that fit a unit: by their identifying register; where none does, meters whose voltage
+/// reads as one of the grid.
+fn proposals(console: &mut Console, bus: &BusId, unit: u8, profiles: &[&Profile]) -> Vec<String> {
+    let mut silences = 0;
+    for mark in [identifying, grid_voltage] {
+        let mut fitting = Vec::new();
+        for profile in profiles {
+            let Some((point, fits)) = mark(profile) else { continue };
+            match console.ask(bus, unit, modbus::span(point)) {
+                Ok(BusAnswer::Words(words)) if fits(profile, &words) => {
+                    fitting.push(profile.name.clone());
+                }
+                Ok(BusAnswer::Words(_) | BusAnswer::Bits(_) | BusAnswer::Written) => {}
+                Err(failure) => match failure.kind {
+                    FailureKind::Exception | FailureKind::Refused => {}
+                    FailureKind::Silent if silences < SILENCES => silences += 1,
+                    // Some devices close the connection on what they do not know.
+                    FailureKind::Silent | FailureKind::Broken | FailureKind::Unreachable => {
+                        return fitting;
+                    }
+                },
+            }
+        }
+        if !fitting.is_empty() {
+            return fitting;
+        }
+    }
+    Vec::new()
 }
 
 fn identifying(profile: &Profile) -> Option<Mark<'_>> {
-    let identify = profile.identify.as_ref()?;
-    let shows = |shown: &str| identify.equals.iter().any(|expected| expected == shown);
-    Some(Mark { point: &identify.point, shows: Box::new(shows) })
+    let point = profile.points.get(&profile.identify.as_ref()?.point)?;
+    Some((point, modbus::is_model))
 }
 
-fn mains_voltage(profile: &Profile) -> Option<Mark<'_>> {
-    let point = VOLTAGES.into_iter().find(|name| profile.points.contains_key(*name))?;
-    let shows = |shown: &str| shown.parse().is_ok_and(|volts| MAINS_V.contains(&volts));
-    Some(Mark { point, shows: Box::new(shows) })
+fn grid_voltage(profile: &Profile) -> Option<Mark<'_>> {
+    let point = profile.points.get(VOLTAGE).filter(|point| point.exponent.is_none())?;
+    Some((point, shows_grid))
 }
 
-/// Whether a mark is there; an error where the unit does not want to be asked on.
-fn fits(
-    console: &mut Console,
-    bus: &BusId,
-    unit: u8,
-    profile: &Profile,
-    mark: Option<Mark<'_>>,
-) -> Result<bool, ()> {
-    let Some(mark) = mark else { return Ok(false) };
-    let Some(point) = profile.points.get(mark.point) else { return Ok(false) };
-    match console.ask(bus, unit, modbus::span(point)) {
-        Ok(answer) => {
-            let shown = modbus::shown(point, &answer, None);
-            Ok(shown.is_some_and(|shown| (mark.shows)(shown.trim())))
-        }
-        Err(failure) => match failure.kind {
-            FailureKind::Exception | FailureKind::Refused => Ok(false),
-            FailureKind::Silent | FailureKind::Broken | FailureKind::Unreachable => Err(()),
-        },
-    }
+fn shows_grid(profile: &Profile, words: &[u16]) -> bool {
+    let point = profile.points.get(VOLTAGE);
+    point.is_some_and(|point| modbus::check_voltage(point, words, None).is_ok())
 }
 
 fn as_json(found: &Unit) -> Value {

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use crate::bench::{Bench, Peer, SerialLine, serial_bus, station};
 use serde_json::json;
-use tapgate::io::modbus::FieldEvent;
+use tapgate::core::event::Pace;
+use tapgate::io::modbus::{FieldCommand, FieldEvent};
 use tempfile::TempDir;
 
 /// A folder like `/dev/serial/by-id` with one lasting name in it.
@@ -148,11 +149,11 @@ async fn a_name_that_leads_to_another_adapter_is_followed() {
     let mut bench = Bench::new(serial_bus(&by_id.port()));
     bench.reading(&station(1), |reading| reading.energy_wh == Some(1_000)).await;
 
+    bench.field.send(FieldCommand::Pace(station(1), Pace::Running));
     // What is open still is a port, with nobody at its end.
     old.kill();
     by_id.plug(&second);
 
-    bench.field.send(tapgate::io::modbus::FieldCommand::ReadMeter(station(1)));
     bench.reading(&station(1), |reading| reading.energy_wh == Some(2_000)).await;
 }
 

@@ -5,23 +5,23 @@
 //! the one request in flight. What is left tells nobody anything.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::error::{At, BusError};
-use super::health::{BusHealth, Change, Pulse, Silence, UnitHealth, UnitState};
-use super::link::{Answer, Link, Question, Request};
+use super::health::{Pulse, Silence, UnitHealth, UnitState};
+use super::link::Link;
 use super::plan::{BusPlan, SwitchPlan};
 use super::points::Parked;
 use super::queue::{Inbox, Job, LANES, SWITCHING, Visit};
 use super::schedule::{Duty, Schedule};
-use super::stats::{Tally, Utilisation};
+use super::stats::Tally;
+use super::status::Status;
 use super::{FieldEvent, TAP_HOLD};
-use crate::core::event::{Pace, Reading, SwitchReport};
+use crate::core::event::Pace;
 use crate::core::ids::{BusId, StationId};
 
 /// The task wakes at least this often, so that its progress can be seen.
@@ -29,54 +29,6 @@ const MAX_SLEEP: Duration = Duration::from_secs(1);
 
 /// On a line that is never idle a technician's request goes between polls after this.
 const VISIT_PATIENCE: Duration = Duration::from_millis(500);
-
-/// The point of a request that names none.
-const BY_HAND: &str = "by hand";
-
-/// What others see of a bus.
-#[derive(Debug)]
-pub(super) struct Status {
-    /// Counts turns and requests: a bus whose counter stands still hangs.
-    pub(super) progress: AtomicU64,
-    pub(super) units: Mutex<Vec<UnitHealth>>,
-    figures: Mutex<Figures>,
-}
-
-/// What a bus as a whole has done.
-#[derive(Debug)]
-struct Figures {
-    tally: Tally,
-    utilisation: Utilisation,
-    error: Option<String>,
-}
-
-impl Status {
-    pub(super) fn new() -> Status {
-        let utilisation = Utilisation::new(Instant::now());
-        Status {
-            progress: AtomicU64::default(),
-            units: Mutex::default(),
-            figures: Mutex::new(Figures { tally: Tally::default(), utilisation, error: None }),
-        }
-    }
-
-    pub(super) fn health(&self, bus: &BusId) -> BusHealth {
-        let mut figures = self.figures();
-        BusHealth {
-            bus: bus.clone(),
-            error: figures.error.clone(),
-            requests: figures.tally.requests,
-            errors: figures.tally.errors,
-            latency_p50_ms: figures.tally.percentile_ms(50),
-            latency_p99_ms: figures.tally.percentile_ms(99),
-            utilisation_percent: figures.utilisation.percent(Instant::now()),
-        }
-    }
-
-    fn figures(&self) -> std::sync::MutexGuard<'_, Figures> {
-        self.figures.lock().expect("nobody panics while holding it")
-    }
-}
 
 /// What the task knows of a unit beyond its pulse.
 pub(super) struct Unit {
@@ -95,9 +47,9 @@ pub(super) struct Unit {
     pub(super) parked: Option<Parked>,
     /// The device's own pause between requests, and the time that it may still answer an old one.
     pub(super) free_at: Instant,
-    tally: Tally,
     /// The device's own pause between writes.
     pub(super) writable_at: Instant,
+    pub(super) tally: Tally,
 }
 
 /// What the task knows of a station.
@@ -126,11 +78,11 @@ pub(super) struct Line {
     pub(super) yields_to: usize,
     /// What is being done was left for something more urgent, and must be done anew.
     pub(super) deferred: bool,
-    link: Link,
-    status: Arc<Status>,
-    events: mpsc::Sender<FieldEvent>,
-    unreachable: bool,
-    losses: u64,
+    pub(super) link: Link,
+    pub(super) status: Arc<Status>,
+    pub(super) events: mpsc::Sender<FieldEvent>,
+    pub(super) unreachable: bool,
+    pub(super) losses: u64,
 }
 
 /// What to do next.
@@ -351,234 +303,15 @@ impl Line {
         }
     }
 
-    /// A technician's own request.
-    async fn receive(&mut self, visit: Visit) {
-        let (unit, request) = (visit.unit, visit.request.clone());
-        let known = self.plan.units.iter().position(|planned| planned.unit == unit);
-        let outcome = match known {
-            Some(index) => self.ask(index, BY_HAND, request, true).await,
-            None => {
-                let timeout = self.plan.bus.timeout;
-                let question = Question { unit, point: BY_HAND.into(), request, timeout };
-                let begun = Instant::now();
-                let outcome = self.link.ask(&question, false).await;
-                self.note_request(&outcome, begun).await;
-                outcome
-            }
-        };
-        if self.deferred {
-            return self.inbox.orders().let_wait(visit);
-        }
-        // A command that gave up waiting is gone.
-        let _ = visit.reply.send(outcome);
-    }
-
     /// The index of a station of this bus.
     pub(super) fn station(&self, id: &StationId) -> Option<usize> {
         self.plan.stations.iter().position(|station| station.station == *id)
-    }
-
-    /// Asks one unit, and takes note of how it fares.
-    pub(super) async fn ask(
-        &mut self,
-        unit: usize,
-        point: &str,
-        request: Request,
-        urgent: bool,
-    ) -> Result<Answer, BusError> {
-        if !self.comes_through(unit).await {
-            self.deferred = true;
-            return Err(BusError::Deferred { at: self.at(unit, point) });
-        }
-        let planned = &self.plan.units[unit];
-        let question = Question {
-            unit: planned.unit,
-            point: point.to_owned(),
-            request,
-            timeout: planned.timeout,
-        };
-        let min_gap = planned.profile.min_gap;
-        let begun = Instant::now();
-        let outcome = self.link.ask(&question, urgent).await;
-        let doubtful = self.link.doubtful_until(question.unit).unwrap_or(begun);
-        self.units[unit].free_at = doubtful.max(Instant::now() + min_gap);
-        self.note_request(&outcome, begun).await;
-        self.note_unit(unit, &outcome, begun).await;
-        outcome
-    }
-
-    /// Waits until the unit may be asked; false where something more urgent comes first.
-    async fn comes_through(&mut self, unit: usize) -> bool {
-        self.idle_until(self.units[unit].free_at).await
-    }
-
-    /// Waits until this moment; false as soon as something more urgent is ordered.
-    pub(super) async fn idle_until(&mut self, until: Instant) -> bool {
-        loop {
-            if self.inbox.orders().waits(self.yields_to) {
-                return false;
-            }
-            if until <= Instant::now() {
-                return true;
-            }
-            self.pause(until).await;
-        }
-    }
-
-    /// Until this moment, or until something is ordered.
-    async fn pause(&mut self, until: Instant) {
-        tokio::select! {
-            () = self.inbox.changed() => {}
-            () = sleep_until(until) => {}
-        }
-    }
-
-    pub(super) fn at(&self, unit: usize, point: &str) -> At {
-        let bus = self.plan.bus.id.clone();
-        At { bus, unit: self.plan.units[unit].unit, point: point.to_owned() }
-    }
-
-    /// The bus's own account of a request.
-    async fn note_request(&mut self, outcome: &Result<Answer, BusError>, begun: Instant) {
-        self.status.progress.fetch_add(1, Ordering::Relaxed);
-        let error = outcome.as_ref().err();
-        let of_bus = error.filter(|error| error.is_of_bus());
-        if of_bus.is_none() {
-            let now = Instant::now();
-            let answered = !error.is_some_and(BusError::is_silence);
-            let mut figures = self.status.figures();
-            figures.tally.count(error.is_some(), answered.then(|| now - begun));
-            figures.utilisation.add(begun, now);
-        }
-        self.note_bus(of_bus).await;
-    }
-
-    async fn note_unit(&mut self, unit: usize, outcome: &Result<Answer, BusError>, begun: Instant) {
-        let now = Instant::now();
-        let error = outcome.as_ref().err();
-        if error.is_some_and(BusError::is_of_bus) {
-            return;
-        }
-        let pulse = &mut self.units[unit].pulse;
-        let change = match error {
-            Some(error) if error.is_silence() => pulse.failed(now, &mut self.silence),
-            Some(_) | None => pulse.answered(now),
-        };
-        let silent = error.is_some_and(BusError::is_silence);
-        if silent {
-            self.units[unit].forget();
-        }
-        self.record_health(unit, error, (!silent).then(|| now - begun));
-        self.tell_change(unit, change, error.map(ToString::to_string)).await;
-    }
-
-    fn record_health(&mut self, unit: usize, error: Option<&BusError>, latency: Option<Duration>) {
-        let mut units = self.status.units.lock().expect("nobody panics while holding it");
-        let shown = &mut units[unit];
-        shown.state = self.units[unit].pulse.state;
-        let tally = &mut self.units[unit].tally;
-        tally.count(error.is_some(), latency);
-        (shown.requests, shown.errors) = (tally.requests, tally.errors);
-        shown.latency_p50_ms = tally.percentile_ms(50);
-        shown.latency_p99_ms = tally.percentile_ms(99);
-        if let Some(error) = error {
-            let text = error.to_string();
-            if shown.last_error.as_ref() != Some(&text) {
-                tracing::warn!("{text}");
-            }
-            shown.last_error = Some(text);
-        } else if let Some(latency) = latency {
-            shown.latency_ms = u32::try_from(latency.as_millis()).ok();
-        }
-    }
-
-    /// Reports a unit that went down or came back.
-    pub(super) async fn tell_change(
-        &mut self,
-        unit: usize,
-        change: Option<Change>,
-        error: Option<String>,
-    ) {
-        let planned = &self.plan.units[unit];
-        let (bus, device) = (self.plan.bus.id.clone(), planned.device.clone());
-        let number = planned.unit;
-        match change {
-            None => {}
-            Some(Change::Down) => {
-                let error = error.unwrap_or_else(|| "does not answer".into());
-                self.tell(FieldEvent::UnitDown { bus, unit: number, device, error }).await;
-            }
-            Some(Change::Back) => {
-                self.tell(FieldEvent::UnitBack { bus, unit: number, device }).await;
-                self.schedule.hurry(|duty| !matches!(duty, Duty::Buttons), Instant::now());
-            }
-        }
-    }
-
-    /// Whether the bus can be reached, and whether its far side was lost meanwhile.
-    async fn note_bus(&mut self, error: Option<impl std::borrow::Borrow<BusError>>) {
-        let bus = self.plan.bus.id.clone();
-        if self.link.losses() != self.losses {
-            self.losses = self.link.losses();
-            self.units.iter_mut().for_each(Unit::forget);
-        }
-        match error {
-            Some(error) => {
-                let error = error.borrow().to_string();
-                // The reason may change: unplugged, then held by another process.
-                let known = self.status.figures().error.replace(error.clone());
-                if self.unreachable && known.as_ref() == Some(&error) {
-                    return;
-                }
-                self.unreachable = true;
-                self.tell(FieldEvent::BusDown { bus, error }).await;
-            }
-            None if self.unreachable => {
-                self.unreachable = false;
-                self.status.figures().error = None;
-                self.schedule.hurry(|_| true, Instant::now());
-                self.tell(FieldEvent::BusBack { bus }).await;
-            }
-            None => {}
-        }
-    }
-
-    /// Tells the daemon. It is the only listener: where it is slow, this bus waits and polls less,
-    /// no fact is dropped.
-    pub(super) async fn tell(&mut self, event: FieldEvent) {
-        if self.events.send(event).await.is_err() {
-            tracing::debug!("nobody listens to bus {} any more", self.plan.bus.id);
-        }
-    }
-
-    pub(super) async fn tell_switch(&mut self, station: usize, report: SwitchReport) {
-        if self.deferred {
-            return;
-        }
-        let station = self.plan.stations[station].station.clone();
-        self.tell(FieldEvent::Switch { station, report }).await;
-    }
-
-    pub(super) async fn tell_reading(&mut self, station: usize, reading: Reading) {
-        if self.deferred {
-            return;
-        }
-        let station = self.plan.stations[station].station.clone();
-        self.tell(FieldEvent::Meter { station, reading }).await;
-    }
-
-    pub(super) async fn tell_silent(&mut self, station: usize) {
-        if self.deferred {
-            return;
-        }
-        let station = self.plan.stations[station].station.clone();
-        self.tell(FieldEvent::MeterSilent { station }).await;
     }
 }
 
 impl Unit {
     /// It was lost: what it was told it may have forgotten, and it may be another device now.
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         (self.fresh, self.serial_due) = (true, true);
         (self.prepared, self.parked) = (0, None);
     }

@@ -4,8 +4,8 @@
 //! - What arrives before a question is thrown away; what is not its answer is passed over until its
 //!   time is up. So noise, an echo and a gateway that answers twice cost nothing.
 //! - A unit that did not answer in time may still do so. TCP frames carry a number that tells. RTU
-//!   frames do not, so there (also over TCP) that unit is in doubt, and asked nothing, for as long as
-//!   the slowest device takes to answer. Others are asked at once: their answers name their unit.
+//!   frames do not, so there (also over TCP) that unit is in doubt, and asked nothing, for as long
+//!   as the slowest device takes to answer. Others are asked at once: answers name their unit.
 //! - A connection on which nobody answers several times in a row is opened anew, and so is a port
 //!   whose link leads to another adapter than the one that is open.
 
@@ -170,7 +170,8 @@ impl Link {
             free_at: Instant::now(),
             doubts: BTreeMap::new(),
             last: None,
-            transaction: 0,
+            // Not where the last daemon began: a gateway may still answer that one.
+            transaction: std::process::id() as u16,
             unanswered: 0,
             attempts: 0,
             last_attempt: None,
@@ -194,6 +195,16 @@ impl Link {
     /// Until when this unit cannot be asked, since it may still answer an old question.
     pub(super) fn doubtful_until(&self, unit: u8) -> Option<Instant> {
         self.doubts.get(&unit).copied()
+    }
+
+    /// From when on this can be asked: after the gap behind the last frame, the time in which the
+    /// unit may still answer something old, and the time in which a gateway may answer the last
+    /// question again.
+    pub(super) fn ready_at(&self, question: &Question) -> Instant {
+        let doubtful = self.doubts.get(&question.unit).copied();
+        let alike = self.last.filter(|(last, _)| *last == likeness(question));
+        let twin = alike.map(|(_, at)| at + self.pauses.twin_gap);
+        [doubtful, twin].into_iter().flatten().fold(self.free_at, Instant::max)
     }
 
     /// Opens the link if it is closed and an attempt is due. `urgent` shortens the wait.
@@ -242,13 +253,14 @@ impl Link {
     async fn ask_once(&mut self, question: &Question, urgent: bool) -> Result<Answer, BusError> {
         self.drop_a_port_that_moved();
         self.open(urgent).await?;
-        self.wait_for_silence(question).await;
+        wait_until(self.ready_at(question)).await;
+        self.doubts.remove(&question.unit);
         self.renew_if_hung_up(urgent).await?;
         let outcome = self.converse(question).await;
         let now = Instant::now();
         self.free_at = now + self.pauses.gap;
         self.last = Some((likeness(question), now));
-        let answered = matches!(&outcome, Ok(_)) || outcome.as_ref().is_err_and(is_exception);
+        let answered = outcome.is_ok() || outcome.as_ref().is_err_and(is_exception);
         if answered {
             self.unanswered = 0;
             return outcome;
@@ -296,21 +308,6 @@ impl Link {
                 })
             }
         }
-    }
-
-    /// The gap after the last frame, the time in which the unit may still answer something old, and
-    /// the time in which a gateway may answer the last question again.
-    async fn wait_for_silence(&mut self, question: &Question) {
-        let mut until = self.free_at;
-        if let Some(doubtful) = self.doubts.remove(&question.unit) {
-            until = until.max(doubtful);
-        }
-        if let Some((last, at)) = self.last
-            && last == likeness(question)
-        {
-            until = until.max(at + self.pauses.twin_gap);
-        }
-        wait_until(until).await;
     }
 
     /// Discards what arrived, and finds out whether the far side hung up before it is asked.

@@ -1,7 +1,5 @@
 //! Meters, chargers' vehicle states and buttons of one bus.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::FieldEvent;
@@ -21,9 +19,6 @@ const VEHICLE_STATE: &str = "vehicle_state";
 /// Where another register than [`VEHICLE_STATE`] tells that the car charges.
 const CHARGING_STATE: &str = "charging_state";
 const SERIAL_NUMBER: &str = "serial_number";
-
-/// Where a device needs longer pauses, a tap does not wait until a poll has read everything.
-const SLOW_GAP: Duration = Duration::from_millis(200);
 
 impl Line {
     /// Reads the meter and the vehicle state of a station and reports what was answered.
@@ -87,11 +82,8 @@ impl Line {
         self.prepare(unit, urgent).await?;
         self.read_serial(unit, urgent).await?;
         let profile = self.plan.units[unit].profile.clone();
-        let groups: Vec<Vec<&str>> = names.iter().map(|name| with_parts(&profile, name)).collect();
-        let (values, outcome) = match profile.min_gap < SLOW_GAP {
-            true => self.read(unit, &groups.concat(), urgent).await,
-            false => self.read_slowly(unit, &groups, urgent).await,
-        };
+        let names: Vec<&str> = names.iter().flat_map(|name| with_parts(&profile, name)).collect();
+        let (values, outcome) = self.read(unit, &names, urgent).await;
         reading.energy_wh = value(&values, &profile, ENERGY, codec::energy_wh);
         reading.power_mw = value(&values, &profile, POWER, codec::power_mw);
         reading.vehicle = vehicle_in(&values, &profile);
@@ -99,26 +91,6 @@ impl Line {
             reading.serial = self.units[unit].serial.take();
         }
         outcome
-    }
-
-    /// Reads group after group from a device that needs long pauses: a poll makes way for an order
-    /// as soon as it has the first.
-    async fn read_slowly(
-        &mut self,
-        unit: usize,
-        groups: &[Vec<&str>],
-        urgent: bool,
-    ) -> (Values, Result<(), BusError>) {
-        let (mut values, mut outcome) = (Values::default(), Ok(()));
-        for (index, names) in groups.iter().enumerate() {
-            if outcome.is_err() || index > 0 && self.inbox.orders().wait() {
-                break;
-            }
-            let (more, ended) = self.read(unit, names, urgent).await;
-            values.join(more);
-            outcome = ended;
-        }
-        (values, outcome)
     }
 
     async fn read_vehicle(

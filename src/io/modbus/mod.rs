@@ -4,7 +4,8 @@
 //!   other, so what waits is bounded by the number of stations.
 //! - Every outcome comes back as a [`FieldEvent`]. The tasks wait for the daemon to take it.
 //! - Urgency: open a switch, close one, read for a tap, heartbeats and buttons, polls of running
-//!   stations, idle polls, a technician's requests. After a read for a tap no poll begins before its switch was written.
+//!   stations, idle polls, a technician's requests. After a read for a tap no poll begins before
+//!   its switch was written.
 //! - One request in flight per bus. An answer is used only if it is surely the answer to its
 //!   question, see `link`. Silent units back off and cost the bus little, see `health`.
 
@@ -21,9 +22,11 @@ mod pdu;
 mod plan;
 mod points;
 mod queue;
+mod requests;
 mod sanity;
 mod schedule;
 mod stats;
+mod status;
 mod switches;
 mod wire;
 
@@ -41,13 +44,14 @@ use tokio::time::Instant;
 use crate::config::wiring::Wiring;
 use crate::core::event::{Pace, Reading, SwitchReport};
 use crate::core::ids::{BusId, DeviceId, StationId};
-use bus::{Line, Status};
+use bus::Line;
 pub use console::{Direct, Visitor, bus_of, encoded, protected, shown, span};
 pub use error::{At, BusError, OpenError};
 pub use health::{BusHealth, UnitHealth, UnitState};
 use plan::BusPlan;
 use queue::{Inbox, Job};
 pub use sanity::{WrongVoltage, check_voltage, is_model};
+use status::Status;
 
 /// How long no poll begins after a read for a tap, waiting for the switch order that follows it:
 /// a commit on a slow SD card takes up to 200 ms.

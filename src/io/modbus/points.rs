@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::bus::Line;
 use super::codec::{self, Number, Raw, Write};
@@ -14,8 +14,11 @@ use super::link::{Answer, Request};
 use super::plan::{Block, blocks};
 use crate::config::profile::{Point, Profile, Table};
 
-/// A read that was left at a device's pause goes on within this time, else it begins anew: the
-/// values of one reading belong together.
+/// What a unit is asked to see whether it answers.
+const STANDARD: [&str; 5] = ["energy_import", "power", "vehicle_state", "enable", "current_limit"];
+
+/// A read that was left at a device's pauses goes on within this time and twice what they take,
+/// else it begins anew: the values of one reading belong together.
 const PARKED_FOR: Duration = Duration::from_secs(2);
 
 /// A read of several blocks between two of them.
@@ -24,10 +27,8 @@ pub(super) struct Parked {
     names: Vec<String>,
     values: Values,
     todo: VecDeque<Block>,
-    since: Instant,
+    until: Instant,
 }
-/// What a unit is asked to see whether it answers.
-const STANDARD: [&str; 5] = ["energy_import", "power", "vehicle_state", "enable", "current_limit"];
 
 /// The answers of one unit, by point.
 #[derive(Debug, Default)]
@@ -42,10 +43,6 @@ impl Values {
     ) -> Option<(&'a Point, &'a Raw)> {
         let raw = self.0.iter().find(|(point, _)| point == name).map(|(_, raw)| raw)?;
         Some((profile.points.get(name)?, raw))
-    }
-
-    pub(super) fn join(&mut self, other: Values) {
-        self.0.extend(other.0);
     }
 
     fn add(&mut self, profile: &Profile, block: &Block, answer: &Answer) {
@@ -87,13 +84,15 @@ impl Line {
         urgent: bool,
     ) -> (Values, Result<(), BusError>) {
         let profile = self.plan.units[unit].profile.clone();
-        let fresh = |parked: &Parked| parked.names == names && parked.since.elapsed() < PARKED_FOR;
+        let now = Instant::now();
+        let fresh = |parked: &Parked| parked.names == names && now < parked.until;
         let parked = self.units[unit].parked.take().filter(|_| !urgent).filter(fresh);
-        let (mut values, mut todo, since) = match parked {
-            Some(parked) => (parked.values, parked.todo, parked.since),
+        let (mut values, mut todo, until) = match parked {
+            Some(parked) => (parked.values, parked.todo, parked.until),
             None => {
-                let todo = blocks(&profile, names, self.units[unit].apart);
-                (Values::default(), VecDeque::from(todo), Instant::now())
+                let todo = VecDeque::from(blocks(&profile, names, self.units[unit].apart));
+                let pauses = profile.min_gap * 2 * todo.len() as u32;
+                (Values::default(), todo, now + PARKED_FOR + pauses)
             }
         };
         let mut outcome = Ok(());
@@ -102,7 +101,7 @@ impl Line {
                 let at = self.at(unit, &block.points.join("+"));
                 todo.push_front(block);
                 let names = names.iter().map(|name| name.to_string()).collect();
-                self.units[unit].parked = Some(Parked { names, values, todo, since });
+                self.units[unit].parked = Some(Parked { names, values, todo, until });
                 self.deferred = true;
                 return (Values::default(), Err(BusError::Deferred { at }));
             }
@@ -150,7 +149,10 @@ impl Line {
             }
             Write::Coil(..) | Write::Registers(..) => None,
         };
-        sleep_until(self.units[unit].writable_at).await;
+        if !self.idle_until(self.units[unit].writable_at).await {
+            self.deferred = true;
+            return Err(BusError::Deferred { at: self.at(unit, name) });
+        }
         let mut outcome = self.ask(unit, name, write_request(write), urgent).await;
         // Some devices know function 16 only.
         if let (Err(BusError::Refused { code: 1, .. }), Some(several)) = (&outcome, several) {

@@ -161,11 +161,6 @@ impl Orders {
         self.lanes.iter().take(lanes).any(|lane| !lane.is_empty())
     }
 
-    /// Whether any job waits.
-    pub(super) fn wait(&self) -> bool {
-        self.lanes.iter().any(|lane| !lane.is_empty())
-    }
-
     /// The most urgent job.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Job> {
         for (_, job) in self.later.extract_if(.., |(due, _)| *due <= now) {

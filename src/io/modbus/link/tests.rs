@@ -64,6 +64,9 @@ fn new_words() -> Answer {
 /// Far ends as the test's script needs them: opened once, and again where the link does so.
 type Opened = mpsc::UnboundedReceiver<DuplexStream>;
 
+/// What comes instead of the answer to a request.
+type Torn = fn(&[u8]) -> Vec<u8>;
+
 async fn opened_by(opened: &mut Opened) -> DuplexStream {
     opened.recv().await.expect("opened")
 }
@@ -112,7 +115,7 @@ async fn tcp_takes_no_second_answer_of_a_gateway_that_answers_twice() {
 
 #[tokio::test]
 async fn tcp_drops_a_connection_that_stops_within_a_frame_or_talks_garbage() {
-    let frames: [fn(&[u8]) -> Vec<u8>; 4] = [
+    let frames: [Torn; 4] = [
         |asked| tcp_frame(asked, &NEW)[..9].to_vec(),
         |asked| tcp_frame(asked, &NEW)[..3].to_vec(),
         |_| b"HTTP/1.1 400 Bad Request\r\n".to_vec(),

@@ -1,0 +1,235 @@
+//! One request of a bus task: when it may go, what becomes of it, and who hears of that.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::FieldEvent;
+use super::bus::{Line, Unit};
+use super::error::{At, BusError};
+use super::health::Change;
+use super::link::{Answer, Question, Request};
+use super::queue::Visit;
+use super::schedule::Duty;
+use crate::core::event::{Reading, SwitchReport};
+
+/// The point of a request that names none.
+const BY_HAND: &str = "by hand";
+
+impl Line {
+    /// Asks one unit, and takes note of how it fares. Up to the first byte on the line something
+    /// more urgent may come first.
+    pub(super) async fn ask(
+        &mut self,
+        unit: usize,
+        point: &str,
+        request: Request,
+        urgent: bool,
+    ) -> Result<Answer, BusError> {
+        let planned = &self.plan.units[unit];
+        let (timeout, min_gap) = (planned.timeout, planned.profile.min_gap);
+        let question = Question { unit: planned.unit, point: point.to_owned(), request, timeout };
+        let ready_at = self.link.ready_at(&question).max(self.units[unit].free_at);
+        if !self.idle_until(ready_at).await {
+            self.deferred = true;
+            return Err(BusError::Deferred { at: self.at(unit, point) });
+        }
+        let begun = Instant::now();
+        let outcome = self.link.ask(&question, urgent).await;
+        let doubtful = self.link.doubtful_until(question.unit).unwrap_or(begun);
+        self.units[unit].free_at = doubtful.max(Instant::now() + min_gap);
+        self.note_request(&outcome, begun).await;
+        self.note_unit(unit, &outcome, begun).await;
+        outcome
+    }
+
+    /// Waits until this moment; false as soon as something more urgent is ordered.
+    pub(super) async fn idle_until(&mut self, until: Instant) -> bool {
+        loop {
+            if self.inbox.orders().waits(self.yields_to) {
+                return false;
+            }
+            if until <= Instant::now() {
+                return true;
+            }
+            self.pause(until).await;
+        }
+    }
+
+    /// Until this moment, or until something is ordered.
+    pub(super) async fn pause(&mut self, until: Instant) {
+        tokio::select! {
+            () = self.inbox.changed() => {}
+            () = sleep_until(until) => {}
+        }
+    }
+
+    pub(super) fn at(&self, unit: usize, point: &str) -> At {
+        let bus = self.plan.bus.id.clone();
+        At { bus, unit: self.plan.units[unit].unit, point: point.to_owned() }
+    }
+
+    /// The bus's own account of a request.
+    async fn note_request(&mut self, outcome: &Result<Answer, BusError>, begun: Instant) {
+        self.status.progress.fetch_add(1, Ordering::Relaxed);
+        let error = outcome.as_ref().err();
+        let of_bus = error.filter(|error| error.is_of_bus());
+        if of_bus.is_none() {
+            let now = Instant::now();
+            let answered = !error.is_some_and(BusError::is_silence);
+            let mut figures = self.status.figures();
+            figures.tally.count(error.is_some(), answered.then(|| now - begun));
+            figures.utilisation.add(begun, now);
+        }
+        self.note_bus(of_bus).await;
+    }
+
+    async fn note_unit(&mut self, unit: usize, outcome: &Result<Answer, BusError>, begun: Instant) {
+        let now = Instant::now();
+        let error = outcome.as_ref().err();
+        if error.is_some_and(BusError::is_of_bus) {
+            return;
+        }
+        let pulse = &mut self.units[unit].pulse;
+        let change = match error {
+            Some(error) if error.is_silence() => pulse.failed(now, &mut self.silence),
+            Some(_) | None => pulse.answered(now),
+        };
+        let silent = error.is_some_and(BusError::is_silence);
+        if silent {
+            self.units[unit].forget();
+        }
+        self.record_health(unit, error, (!silent).then(|| now - begun));
+        self.tell_change(unit, change, error.map(ToString::to_string)).await;
+    }
+
+    fn record_health(&mut self, unit: usize, error: Option<&BusError>, latency: Option<Duration>) {
+        let mut units = self.status.units.lock().expect("nobody panics while holding it");
+        let shown = &mut units[unit];
+        shown.state = self.units[unit].pulse.state;
+        let tally = &mut self.units[unit].tally;
+        tally.count(error.is_some(), latency);
+        (shown.requests, shown.errors) = (tally.requests, tally.errors);
+        shown.latency_p50_ms = tally.percentile_ms(50);
+        shown.latency_p99_ms = tally.percentile_ms(99);
+        if let Some(error) = error {
+            let text = error.to_string();
+            if shown.last_error.as_ref() != Some(&text) {
+                tracing::warn!("{text}");
+            }
+            shown.last_error = Some(text);
+        } else if let Some(latency) = latency {
+            shown.latency_ms = u32::try_from(latency.as_millis()).ok();
+        }
+    }
+
+    /// Reports a unit that went down or came back.
+    pub(super) async fn tell_change(
+        &mut self,
+        unit: usize,
+        change: Option<Change>,
+        error: Option<String>,
+    ) {
+        if change.is_some() {
+            let mut units = self.status.units.lock().expect("nobody panics while holding it");
+            units[unit].state = self.units[unit].pulse.state;
+        }
+        let planned = &self.plan.units[unit];
+        let (bus, device) = (self.plan.bus.id.clone(), planned.device.clone());
+        let number = planned.unit;
+        match change {
+            None => {}
+            Some(Change::Down) => {
+                let error = error.unwrap_or_else(|| "does not answer".into());
+                self.tell(FieldEvent::UnitDown { bus, unit: number, device, error }).await;
+            }
+            Some(Change::Back) => {
+                self.tell(FieldEvent::UnitBack { bus, unit: number, device }).await;
+                self.schedule.hurry(|duty| !matches!(duty, Duty::Buttons), Instant::now());
+            }
+        }
+    }
+
+    /// Whether the bus can be reached, and whether its far side was lost meanwhile.
+    pub(super) async fn note_bus(&mut self, error: Option<impl std::borrow::Borrow<BusError>>) {
+        let bus = self.plan.bus.id.clone();
+        if self.link.losses() != self.losses {
+            self.losses = self.link.losses();
+            self.units.iter_mut().for_each(Unit::forget);
+        }
+        match error {
+            Some(error) => {
+                let error = error.borrow().to_string();
+                // The reason may change: unplugged, then held by another process.
+                let known = self.status.figures().error.replace(error.clone());
+                if self.unreachable && known.as_ref() == Some(&error) {
+                    return;
+                }
+                self.unreachable = true;
+                self.tell(FieldEvent::BusDown { bus, error }).await;
+            }
+            None if self.unreachable => {
+                self.unreachable = false;
+                self.status.figures().error = None;
+                self.schedule.hurry(|_| true, Instant::now());
+                self.tell(FieldEvent::BusBack { bus }).await;
+            }
+            None => {}
+        }
+    }
+
+    /// Tells the daemon. It is the only listener: where it is slow, this bus waits and polls less,
+    /// no fact is dropped.
+    pub(super) async fn tell(&mut self, event: FieldEvent) {
+        if self.events.send(event).await.is_err() {
+            tracing::debug!("nobody listens to bus {} any more", self.plan.bus.id);
+        }
+    }
+
+    pub(super) async fn tell_switch(&mut self, station: usize, report: SwitchReport) {
+        if self.deferred {
+            return;
+        }
+        let station = self.plan.stations[station].station.clone();
+        self.tell(FieldEvent::Switch { station, report }).await;
+    }
+
+    pub(super) async fn tell_reading(&mut self, station: usize, reading: Reading) {
+        if self.deferred {
+            return;
+        }
+        let station = self.plan.stations[station].station.clone();
+        self.tell(FieldEvent::Meter { station, reading }).await;
+    }
+
+    pub(super) async fn tell_silent(&mut self, station: usize) {
+        if self.deferred {
+            return;
+        }
+        let station = self.plan.stations[station].station.clone();
+        self.tell(FieldEvent::MeterSilent { station }).await;
+    }
+
+    /// A technician's own request.
+    pub(super) async fn receive(&mut self, visit: Visit) {
+        let (unit, request) = (visit.unit, visit.request.clone());
+        let known = self.plan.units.iter().position(|planned| planned.unit == unit);
+        let outcome = match known {
+            Some(index) => self.ask(index, BY_HAND, request, true).await,
+            None => {
+                let timeout = self.plan.bus.timeout;
+                let question = Question { unit, point: BY_HAND.into(), request, timeout };
+                let begun = Instant::now();
+                let outcome = self.link.ask(&question, false).await;
+                self.note_request(&outcome, begun).await;
+                outcome
+            }
+        };
+        if self.deferred {
+            return self.inbox.orders().let_wait(visit);
+        }
+        // A command that gave up waiting is gone.
+        let _ = visit.reply.send(outcome);
+    }
+}
