@@ -15,7 +15,7 @@ SHELL := /bin/bash
 .PHONY: demo test lint bench bench-bus deb release reproducible package-test nightly-boot test-arm64 setup tools rust python help clean
 
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev libsystemd-dev \
-            pcscd vsmartcard-vpcd mosquitto socat python3 python3-venv tzdata
+            pcscd pcsc-tools vsmartcard-vpcd mosquitto socat python3 python3-venv tzdata
 # rustc 1.95 or newer; Debian 12 has it under the name that its browsers are built with.
 RUST_PACKAGES := cargo-web rustc-web rustfmt-web
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)

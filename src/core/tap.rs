@@ -12,7 +12,7 @@ use crate::core::metering::elapsed;
 use crate::core::session::Phase;
 use crate::core::site::{self, Selection};
 use crate::core::station::{PendingStart, Station, Turn};
-use crate::core::time::Uptime;
+use crate::core::time::{Stamp, Uptime};
 
 /// A reader and what lately happened on it.
 #[derive(Clone, Debug)]
@@ -209,7 +209,7 @@ impl Gateway {
         let circumstances = Circumstances {
             now: turn.now,
             clock_floor: self.clock_floor,
-            allowlist_age: self.allowlist_arrived.and_then(|at| elapsed(at, turn.now)),
+            allowlist_age: self.allowlist_arrived.map(|at| age(at, turn.now)),
             out_of_service: station.out_of_service.is_some() || station.fault.is_some(),
             occupied: occupied && !handover,
             sessions_of_user: self.sessions_of(tap.entry.as_ref(), &station.plan),
@@ -280,6 +280,12 @@ impl Gateway {
             retry_at: None,
         }
     }
+}
+
+/// How old the list is; where it arrived at a time that nobody knows, in an earlier boot, at least
+/// as old as this one.
+fn age(arrived: Stamp, now: Stamp) -> Duration {
+    elapsed(arrived, now).unwrap_or(now.uptime.since(Uptime(0)))
 }
 
 /// Stop what is one's own, else the first grant, else a hand-over, else the best refusal.

@@ -4,6 +4,8 @@
 //! hex. A payload that comes down is read strictly: a missing or mistyped member is an error,
 //! unknown members are ignored.
 
+mod checkpoint;
+pub mod command;
 mod event;
 mod topics;
 
@@ -13,6 +15,8 @@ use crate::core::event::Allowlist;
 use crate::core::site::StationKind;
 use crate::core::time::Wall;
 
+pub use checkpoint::{Checkpoint, CheckpointType, MeterTotals};
+pub use command::{CommandReply, ReplyStatus};
 pub use event::{EventBody, EventKind, EventMessage};
 pub use topics::{Down, Topics};
 

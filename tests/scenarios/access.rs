@@ -139,6 +139,22 @@ fn a_list_that_is_too_old_opens_nothing_where_the_station_says_so() {
 }
 
 #[test]
+fn a_list_of_an_earlier_boot_without_a_clock_is_at_least_as_old_as_this_boot() {
+    let mut plan = washer();
+    plan.rules.allowlist_max_age = Some(seconds(3_600));
+    let mut world = World::new(single(plan));
+    world.synced = false;
+    world.happens(tapgate::core::event::Event::AllowlistConfirmed);
+    world.cut_power(10, false);
+    world.synced = true;
+    world.tap("door", anna());
+    assert_eq!(world.last_shown(), Some(Feedback::Granted));
+    world.run_minutes(61);
+    world.tap("door", boris());
+    assert!(world.denied(Denial::AllowlistTooOld));
+}
+
+#[test]
 fn a_station_out_of_service_stays_so_over_restarts() {
     let mut world = World::new(single(washer()));
     world.disk.out_of_service = vec![("washer-1".into(), Some("door broken".into()))];

@@ -1,10 +1,10 @@
 //! Several stations behind one reader, and machines that pass from one hand to the next.
 
-use tapgate::core::access::Denial;
-use tapgate::core::badge::Technology;
-use tapgate::core::event::Feedback;
+use tapgate::core::access::{Denial, Grant};
+use tapgate::core::badge::{Technology, Uid};
+use tapgate::core::event::{Feedback, Notice};
 use tapgate::core::ledger::EndReason;
-use tapgate::core::site::Selection;
+use tapgate::core::site::{Selection, StationKind};
 
 use crate::world::*;
 
@@ -160,5 +160,147 @@ fn a_new_allowlist_closes_open_selections() {
     world.allowlist.remove(&anna());
     world.push_allowlist();
     world.press("washer-1");
+    assert_eq!(world.started(), 0);
+}
+
+fn chargers(selection: Selection) -> World {
+    let stations = ["charger-1", "charger-2"].map(|id| station(id, StationKind::Charger));
+    let mut site = site(selection, stations.to_vec());
+    site.policy.max_concurrent.charger = 2;
+    let mut world = World::new(site);
+    for plant in ["charger-1", "charger-2"] {
+        world.plant(plant).load(&CHARGE);
+    }
+    world
+}
+
+#[test]
+fn first_free_stops_ones_own_before_it_starts_another() {
+    let mut world = chargers(Selection::FirstFree);
+    world.tap("door", anna());
+    world.run(60);
+    assert_eq!(world.state("charger-1"), "in_use");
+
+    world.tap("door", anna());
+
+    assert_eq!(world.last_shown(), Some(Feedback::Stopped));
+    assert_eq!(world.started(), 1);
+    assert!(!world.plant("charger-2").closed);
+}
+
+#[test]
+fn first_free_starts_another_where_ones_own_cannot_be_stopped() {
+    let mut world = World::new(laundry(Selection::FirstFree));
+    world.plant("washer-1").load(&WASH);
+    world.tap("door", anna());
+    world.run(10);
+
+    world.tap("door", anna());
+
+    assert_eq!(world.view("washer-2").session.expect("also hers").user, Some("u-anna".into()));
+}
+
+#[test]
+fn first_free_hands_over_only_where_nothing_is_free() {
+    let mut site = laundry(Selection::FirstFree);
+    site.stations.truncate(2);
+    site.readers[0].stations.truncate(2);
+    let mut world = World::new(site);
+    world.plant("washer-1").load(&[(900, 2_000), (1, 2)]);
+    world.plant("washer-2").load(&[(7_200, 2_000)]);
+    world.tap("door", anna());
+    world.run(1_360);
+    let dirk = uid(0xD1);
+    world.allowlist.insert(dirk, entry("b-dirk", "u-dirk"));
+
+    world.tap("door", boris());
+    assert_eq!(world.view("washer-2").session.expect("the free one").user, Some("u-boris".into()));
+    world.run(10);
+    world.tap("door", dirk);
+
+    assert_eq!(world.view("washer-1").session.expect("handed on").user, Some("u-dirk".into()));
+    assert_eq!(world.ended().remove(0).reason, EndReason::Handover);
+}
+
+#[test]
+fn first_free_denies_with_the_reason_of_the_best_candidate() {
+    let mut site = laundry(Selection::FirstFree);
+    site.stations[2].groups = vec!["elsewhere".into()];
+    let mut world = World::new(site);
+    world.allowlist.get_mut(&boris()).expect("Boris").grants = vec![Grant::Group("laundry".into())];
+    world.disk.out_of_service = vec![("washer-1".into(), None)];
+    world.kill();
+    world.plant("washer-2").load(&WASH);
+    world.tap("door", anna());
+    world.run(10);
+
+    world.tap("door", boris());
+
+    // Washer 1 is out of service, washer 2 occupied, the dryer not granted.
+    assert!(world.denied(Denial::Occupied));
+    let told = world.notices.last().expect("a refusal");
+    assert!(
+        matches!(told, Notice::Denied { station: Some(id), .. } if id.as_str() == "washer-2"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_button_stops_ones_own_charging() {
+    let mut world = chargers(Selection::Button);
+    world.tap("door", anna());
+    world.press("charger-2");
+    world.run(60);
+    assert_eq!(world.state("charger-2"), "in_use");
+
+    world.tap("door", anna());
+    assert_eq!(world.last_shown(), Some(Feedback::SelectStation));
+    assert_eq!(world.watched.len(), 2, "one to start, one to stop");
+    world.press("charger-2");
+
+    assert_eq!(world.last_shown(), Some(Feedback::Stopped));
+    world.run(5);
+    assert_eq!(world.ended().remove(0).reason, EndReason::Tapped);
+}
+
+#[test]
+fn with_buttons_a_badge_that_may_nothing_opens_no_selection() {
+    let mut world = World::new(laundry(Selection::Button));
+    world.tap("door", stranger());
+    assert!(world.denied(Denial::UnknownBadge));
+    assert_eq!(world.watched.len(), 0);
+    world.press("washer-1");
+    assert_eq!(world.started(), 0);
+}
+
+#[test]
+fn a_selection_refuses_strangers_too_and_still_names_a_card_that_is_no_badge() {
+    let mut world = World::new(laundry(Selection::Button));
+    world.tap("door", anna());
+    world.tap("door", stranger());
+    assert!(world.denied(Denial::SelectionOpen));
+    world.tap("door", Uid::new(&[0x08, 1, 2, 3]).expect("four bytes"));
+    assert!(world.denied(Denial::RandomUid));
+    world.press("washer-1");
+    assert_eq!(world.started(), 1, "the selection is still hers");
+}
+
+#[test]
+fn a_button_without_a_selection_does_nothing() {
+    let mut world = World::new(laundry(Selection::Button));
+    world.press("washer-1");
+    assert_eq!((world.started(), world.shown.len()), (0, 0));
+}
+
+#[test]
+fn the_decision_is_taken_again_at_the_press() {
+    let mut site = laundry(Selection::Button);
+    site.stations[0].rules.allowlist_max_age = Some(seconds(10));
+    let mut world = World::new(site);
+    world.tap("door", anna());
+    assert_eq!(world.watched.len(), 3);
+    world.run(15);
+    world.press("washer-1");
+    assert!(world.denied(Denial::AllowlistTooOld));
     assert_eq!(world.started(), 0);
 }
