@@ -3,7 +3,7 @@
 use crate::core::access::{Denial, Entry};
 use crate::core::badge::{Technology, Uid};
 use crate::core::ids::{BadgeId, ReaderId, SessionId, StationId};
-use crate::core::ledger::Record;
+use crate::core::ledger::{OverrideAction, Record};
 
 /// A fact from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,17 @@ pub enum Event {
         /// Which.
         allowlist: Allowlist,
         /// The entry that each open session's badge has in it.
+        running: Vec<(SessionId, Option<Entry>)>,
+    },
+    /// A badge was blocked on site, or such a block ended.
+    BadgeOverridden {
+        /// Where the allowlist knows it.
+        badge: Option<BadgeId>,
+        /// What happened.
+        action: OverrideAction,
+        /// Who or what did it.
+        by: String,
+        /// The entry that each open session's badge has now; none where a block ended.
         running: Vec<(SessionId, Option<Entry>)>,
     },
     /// A valid head arrived, whether or not it changed anything: the list is fresh.

@@ -233,6 +233,13 @@ impl Gateway {
             Event::AllowlistApplied { allowlist, running } => {
                 self.on_allowlist_applied(allowlist, running, turn);
             }
+            Event::BadgeOverridden { badge, action, by, running } => {
+                let (badge, action, by) = (badge.clone(), *action, by.clone());
+                turn.record(Fact::BadgeOverride { badge, action, by });
+                for (session, entry) in running {
+                    self.review(*session, entry.as_ref(), turn);
+                }
+            }
             Event::AllowlistConfirmed => self.allowlist_arrived = Some(turn.now),
             Event::ClockSynchronised { before } => {
                 turn.record(Fact::ClockSet { wall: turn.now.wall, before: *before });

@@ -1,6 +1,8 @@
 //! What comes down from the cloud.
 
+use crate::core::access::Entry;
 use crate::core::event::{Allowlist, Event};
+use crate::core::ids::SessionId;
 use crate::daemon::event_loop::Daemon;
 use crate::io::mqtt::CloudEvent;
 use crate::io::store::ApplyOutcome;
@@ -70,6 +72,13 @@ impl Daemon {
 
     /// Lets the core know that another list decides, and what it says of running sessions.
     pub(super) async fn adopt_allowlist(&mut self, allowlist: Allowlist) {
+        let running = self.running_entries().await;
+        self.handle(Event::AllowlistApplied { allowlist, running }).await;
+        self.record_overrides().await;
+    }
+
+    /// What the allowlist, with the local blocks over it, says of each open session's badge.
+    pub(super) async fn running_entries(&self) -> Vec<(SessionId, Option<Entry>)> {
         let mut running = Vec::new();
         for (session, uid) in self.gateway.running_badges() {
             match self.store.lookup(uid).await {
@@ -77,7 +86,7 @@ impl Daemon {
                 Err(error) => tracing::error!("the allowlist cannot be read: {error}"),
             }
         }
-        self.handle(Event::AllowlistApplied { allowlist, running }).await;
+        running
     }
 
     fn refuse_allowlist(

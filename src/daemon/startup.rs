@@ -99,6 +99,7 @@ impl Daemon {
         if let Some(allowlist) = recovered.unrecorded_allowlist() {
             self.adopt_allowlist(allowlist).await;
         }
+        self.record_overrides().await;
         for file in &recovered.set_aside {
             let detail = format!("{} was damaged and set aside", file.display());
             tracing::error!("{detail}; keep it, send it to the operator, check the card");

@@ -2,7 +2,8 @@
 
 use tapgate::core::access::{Denial, Grant, Origin};
 use tapgate::core::badge::{Technology, Uid};
-use tapgate::core::event::{Feedback, Notice};
+use tapgate::core::event::{Event, Feedback, Notice};
+use tapgate::core::ledger::{Fact, OverrideAction};
 use tapgate::core::site::{Billing, StationKind};
 use tapgate::core::time::Wall;
 
@@ -184,4 +185,28 @@ fn one_user_has_no_more_sessions_than_allowed() {
     assert!(world.denied(Denial::TooManySessions));
     world.tap("door-3", anna());
     assert_eq!(world.last_shown(), Some(Feedback::Granted), "a dryer is of another kind");
+}
+
+#[test]
+fn a_badge_that_is_blocked_on_site_loses_its_charging_session_and_that_is_on_record() {
+    let mut world = World::new(single(charger()));
+    world.tap("door", anna());
+    world.run(5);
+    assert!(world.plant("charger-1").closed);
+    world.allowlist.get_mut(&anna()).expect("Anna").blocked = true;
+    let entry = world.allowlist.get(&anna()).cloned();
+    let running = world.gateway.running_badges().into_iter().map(|(id, _)| (id, entry.clone()));
+
+    let event = Event::BadgeOverridden {
+        badge: Some("b-1042".into()),
+        action: OverrideAction::Blocked,
+        by: "technician".into(),
+        running: running.collect(),
+    };
+    world.happens(event);
+    world.run(5);
+
+    assert!(!world.plant("charger-1").closed);
+    assert_eq!(world.count(|fact| matches!(fact, Fact::BadgeOverride { .. })), 1);
+    assert_eq!(world.ended().len(), 1);
 }

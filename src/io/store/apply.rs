@@ -9,9 +9,9 @@ use crate::core::badge::Uid;
 use crate::core::event::Allowlist;
 use crate::core::time::Stamp;
 use crate::io::store::error::{Fault, StoreError};
-use crate::io::store::gateway::{Current, Gateway, blocked, save_pointer};
+use crate::io::store::gateway::{Current, Gateway, save_pointer};
 use crate::io::store::generation::{self, Builder, remove_if_there};
-use crate::io::store::lookup;
+use crate::io::store::overrides::{self, blocked};
 use crate::protocol::allowlist::{
     Content, Head, MAX_ENTRIES, MAX_LIST_BYTES, Refusal, RefusalReason,
 };
@@ -140,7 +140,7 @@ impl Gateway {
         let (unblocked, blocked) =
             self.within_transaction("switch the list in", |transaction| {
                 save_pointer(transaction, generation, Some(now))?;
-                let ended = ended_blocks(transaction, &opened.connection)?;
+                let ended = overrides::end_needless(transaction, &opened.connection)?;
                 Ok((ended, blocked(transaction)?))
             })?;
         let previous = self.current.replace(Current {
@@ -228,23 +228,6 @@ fn is_the_same(head: &Head, current: &Allowlist) -> Result<bool, Refusal> {
         return Err(Refusal::new(RefusalReason::Equivocation, detail));
     }
     Ok(true)
-}
-
-/// Deletes the local blocks that the new list makes needless.
-fn ended_blocks(
-    transaction: &rusqlite::Transaction<'_>,
-    list: &rusqlite::Connection,
-) -> Result<Vec<Uid>, Fault> {
-    let mut ended = Vec::new();
-    for uid in blocked(transaction)? {
-        let sql = "SELECT canonical FROM entry WHERE uid = ?1";
-        let found = lookup::read(list, sql, uid.as_bytes())?;
-        if found.is_none_or(|(_, entry)| entry.blocked) {
-            transaction.execute("DELETE FROM local_block WHERE uid = ?1", [uid.as_bytes()])?;
-            ended.push(uid);
-        }
-    }
-    Ok(ended)
 }
 
 fn allowlist_of(head: &Head) -> Allowlist {

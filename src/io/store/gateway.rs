@@ -1,14 +1,12 @@
 //! The gateway's own small state, which must outlive damage to the ledger: counters, clock floor,
 //! marks, local blocks, and which allowlist decides.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::core::badge::Uid;
 use crate::core::event::Allowlist;
-use crate::core::ids::{BadgeId, StationId};
+use crate::core::ids::StationId;
 use crate::core::time::{Stamp, Wall};
 use crate::io::store::error::{Fault, StoreError};
 use crate::io::store::files::Files;
@@ -16,10 +14,6 @@ use crate::io::store::ledger::{signed, unsigned};
 use crate::io::store::lookup::Lookup;
 use crate::io::store::worker::Worker;
 use crate::io::store::{database, schema};
-
-/// Badges that can be blocked locally at once: each block ends with the next list that knows of it,
-/// so more than this mean a mistake.
-pub const MAX_LOCAL_BLOCKS: u64 = 1000;
 
 /// Which allowlist decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,13 +120,6 @@ pub(super) fn out_of_service(
     marks.collect()
 }
 
-/// The badges that are blocked locally.
-pub(super) fn blocked(connection: &Connection) -> rusqlite::Result<BTreeSet<Uid>> {
-    let mut select = connection.prepare("SELECT uid FROM local_block")?;
-    let uids = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
-    uids.filter_map(|uid| uid.map(|uid| Uid::new(&uid)).transpose()).collect()
-}
-
 impl Gateway {
     /// The number of the connection that is about to be made; grows for ever.
     pub(super) fn next_connection(&mut self) -> Result<u64, StoreError> {
@@ -171,45 +158,6 @@ impl Gateway {
             }
             Ok(())
         })
-    }
-
-    /// Blocks a badge from the next tap on; `badge` where the allowlist knows it.
-    pub(super) fn block(&mut self, uid: Uid, badge: Option<&BadgeId>) -> Result<(), StoreError> {
-        self.change_blocks(|transaction| {
-            let count: i64 =
-                transaction.query_row("SELECT count(*) FROM local_block", [], |row| row.get(0))?;
-            if unsigned(count) >= MAX_LOCAL_BLOCKS {
-                return Ok(Err(StoreError::Limit {
-                    doing: "block a badge locally",
-                    limit: "1000 local blocks",
-                    remedy: "block badges in the allowlist",
-                }));
-            }
-            let sql = "INSERT OR REPLACE INTO local_block (uid, badge) VALUES (?1, ?2)";
-            transaction.execute(sql, params![uid.as_bytes(), badge.map(BadgeId::as_str)])?;
-            Ok(Ok(()))
-        })?
-    }
-
-    /// Ends a local block; tells whether there was one.
-    pub(super) fn unblock(&mut self, uid: Uid) -> Result<bool, StoreError> {
-        self.change_blocks(|transaction| {
-            let sql = "DELETE FROM local_block WHERE uid = ?1";
-            Ok(transaction.execute(sql, [uid.as_bytes()])? > 0)
-        })
-    }
-
-    /// Changes the blocks on disk, then what the lookups see.
-    fn change_blocks<R>(
-        &mut self,
-        change: impl FnOnce(&Transaction<'_>) -> Result<R, Fault>,
-    ) -> Result<R, StoreError> {
-        let (result, blocked) = self.within_transaction("block a badge in", |transaction| {
-            let result = change(transaction)?;
-            Ok((result, blocked(transaction)?))
-        })?;
-        self.lookup.run_blocking(|lookup| lookup.blocked = blocked)?;
-        Ok(result)
     }
 
     pub(super) fn within_transaction<R>(

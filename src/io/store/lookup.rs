@@ -21,33 +21,22 @@ pub(super) struct Lookup {
 impl Lookup {
     /// What the allowlist says of a badge now; `None` where it is not in it.
     pub(super) fn by_uid(&self, uid: Uid) -> Result<Option<Entry>, StoreError> {
-        let sql = "SELECT canonical FROM entry WHERE uid = ?1";
-        let found = self.find(sql, uid.as_bytes())?;
-        match found {
-            Some((found, _)) if found != uid => {
-                Err(self.failed(Fault::Damaged("an entry lies under another's UID".into())))
-            }
-            Some((_, entry)) => Ok(Some(entry)),
-            None => Ok(None),
-        }
+        let Some((connection, _)) = &self.current else { return Ok(None) };
+        let found = by_uid(connection, uid).map_err(|fault| self.failed(fault))?;
+        Ok(found.map(|entry| self.with_block(uid, entry)))
     }
 
     /// The same by the operator's id of the badge.
     pub(super) fn by_badge(&self, badge: &BadgeId) -> Result<Option<(Uid, Entry)>, StoreError> {
-        self.find("SELECT canonical FROM entry WHERE badge = ?1", badge.as_str())
+        let Some((connection, _)) = &self.current else { return Ok(None) };
+        let sql = "SELECT canonical FROM entry WHERE badge = ?1";
+        let found = read(connection, sql, badge.as_str()).map_err(|fault| self.failed(fault))?;
+        Ok(found.map(|(uid, entry)| (uid, self.with_block(uid, entry))))
     }
 
-    fn find(
-        &self,
-        sql: &str,
-        key: impl rusqlite::ToSql,
-    ) -> Result<Option<(Uid, Entry)>, StoreError> {
-        let Some((connection, _)) = &self.current else { return Ok(None) };
-        let found = read(connection, sql, key).map_err(|fault| self.failed(fault))?;
-        Ok(found.map(|(uid, mut entry)| {
-            entry.blocked |= self.blocked.contains(&uid);
-            (uid, entry)
-        }))
+    fn with_block(&self, uid: Uid, mut entry: Entry) -> Entry {
+        entry.blocked |= self.blocked.contains(&uid);
+        entry
     }
 
     fn failed(&self, fault: Fault) -> StoreError {
@@ -56,8 +45,18 @@ impl Lookup {
     }
 }
 
+/// What a list says of a badge.
+pub(super) fn by_uid(list: &Connection, uid: Uid) -> Result<Option<Entry>, Fault> {
+    match read(list, "SELECT canonical FROM entry WHERE uid = ?1", uid.as_bytes())? {
+        Some((found, _)) if found != uid => {
+            Err(Fault::Damaged("an entry lies under another's UID".into()))
+        }
+        found => Ok(found.map(|(_, entry)| entry)),
+    }
+}
+
 /// Reads one entry; its bytes were judged good when the list was applied.
-pub(super) fn read(
+fn read(
     connection: &Connection,
     sql: &str,
     key: impl rusqlite::ToSql,

@@ -15,6 +15,7 @@ mod gateway;
 mod generation;
 mod ledger;
 mod lookup;
+mod overrides;
 mod recovery;
 mod schema;
 mod verify;
@@ -38,8 +39,8 @@ pub use error::StoreError;
 pub use exchange::{
     AckOutcome, Acknowledgement, Batch, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Standing,
 };
-pub use gateway::MAX_LOCAL_BLOCKS;
 pub use ledger::{Hash, Head, MAX_RECORD_BYTES};
+pub use overrides::{LocalBlock, MAX_LOCAL_BLOCKS, OverrideNote};
 pub use recovery::{Opening, Recovered};
 pub use verify::Verification;
 
@@ -140,14 +141,34 @@ impl Store {
         self.gateway.run(move |gateway| gateway.return_to_service(&station)).await?
     }
 
-    /// Blocks a badge locally, from the next tap on.
-    pub async fn block_badge(&self, uid: Uid, badge: Option<BadgeId>) -> Result<(), StoreError> {
-        self.gateway.run(move |gateway| gateway.block(uid, badge.as_ref())).await?
+    /// Blocks a badge locally, from the next tap on; tells whether it was not so before.
+    pub async fn block_badge(
+        &self,
+        uid: Uid,
+        badge: Option<BadgeId>,
+        by: String,
+    ) -> Result<bool, StoreError> {
+        self.gateway.run(move |gateway| gateway.block(uid, badge.as_ref(), &by)).await?
     }
 
     /// Ends a local block; tells whether there was one.
-    pub async fn unblock_badge(&self, uid: Uid) -> Result<bool, StoreError> {
-        self.gateway.run(move |gateway| gateway.unblock(uid)).await?
+    pub async fn unblock_badge(&self, uid: Uid, by: String) -> Result<bool, StoreError> {
+        self.gateway.run(move |gateway| gateway.unblock(uid, &by)).await?
+    }
+
+    /// The badges that are blocked locally.
+    pub async fn local_blocks(&self) -> Result<Vec<LocalBlock>, StoreError> {
+        self.gateway.run(|gateway| gateway.local_blocks()).await?
+    }
+
+    /// Changes of local blocks that the ledger may not hold yet, oldest first.
+    pub async fn override_notes(&self) -> Result<Vec<OverrideNote>, StoreError> {
+        self.gateway.run(|gateway| gateway.override_notes()).await?
+    }
+
+    /// The ledger holds the changes up to the one with this id.
+    pub async fn forget_override_notes(&self, upto: u64) -> Result<(), StoreError> {
+        self.gateway.run(move |gateway| gateway.forget_override_notes(upto)).await?
     }
 
     /// Keeps for the next start that the gateway ran at this moment, and with a trustworthy clock

@@ -19,7 +19,7 @@ use crate::io::store::generation;
 use crate::io::store::ledger::{self, Ledger, Previous};
 use crate::io::store::lookup::Lookup;
 use crate::io::store::worker::Worker;
-use crate::io::store::{Store, database};
+use crate::io::store::{Store, database, overrides};
 
 /// What the store must know of this start.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +136,7 @@ fn start(
     files: &Files,
     lock: &Arc<File>,
 ) -> Result<Store, StoreError> {
-    let blocked = gateway::blocked(&connection)
+    let blocked = overrides::blocked(&connection)
         .map_err(|error| Fault::Sqlite(error).at("read", &files.gateway))?;
     let (current, list) = current.unzip();
     let path = |current: &Current| files.allowlist(current.generation);

@@ -12,7 +12,7 @@ pub(super) const LEDGER: Schema = Schema {
 /// What belongs to the gateway and must outlive the ledger file.
 pub(super) const GATEWAY: Schema = Schema {
     application_id: 0x7467_6777, // "tggw"
-    migrations: &[GATEWAY_1],
+    migrations: &[GATEWAY_1, GATEWAY_2],
     cache_kib: 64,
 };
 
@@ -101,6 +101,16 @@ CREATE TABLE local_block (
     uid BLOB PRIMARY KEY,
     badge TEXT
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Changes of local blocks that the ledger may not hold yet: each is noted with the change itself.
+const GATEWAY_2: &str = "
+CREATE TABLE override_note (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    badge TEXT,
+    cleared INTEGER NOT NULL,
+    by TEXT NOT NULL
+) STRICT;
 ";
 
 /// Entries are kept as the canonical bytes that the digest covers.

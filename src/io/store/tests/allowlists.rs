@@ -2,6 +2,8 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::core::badge::Uid;
+use crate::core::ids::BadgeId;
+use crate::core::ledger::OverrideAction;
 use crate::io::store::ApplyOutcome;
 use crate::protocol::allowlist::{Head, RefusalReason, judge};
 
@@ -234,7 +236,9 @@ async fn a_local_block_holds_until_a_list_has_the_badge_blocked_or_not_at_all() 
     let place = Place::new();
     let (store, _) = place.open();
     apply(&store, head_of(1, &[ANNA, BORIS], "")).await;
-    store.block_badge(anna(), Some("b-1042".into())).await.expect("blocked");
+    let by = || "technician".to_owned();
+    assert_eq!(store.block_badge(anna(), Some("b-1042".into()), by()).await, Ok(true));
+    assert_eq!(store.block_badge(anna(), None, by()).await, Ok(false));
     let blocked = async |store: &Store| {
         store.lookup(anna()).await.expect("looked up").is_some_and(|entry| entry.blocked)
     };
@@ -250,11 +254,25 @@ async fn a_local_block_holds_until_a_list_has_the_badge_blocked_or_not_at_all() 
 
     let ApplyOutcome::Applied { unblocked, .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(unblocked, [anna()]);
+    assert_eq!(store.local_blocks().await, Ok(Vec::new()));
+    // Blocked again and cleared while the ledger was told of nothing: two notes are due.
+    let notes = store.override_notes().await.expect("read");
+    let told: Vec<_> = notes.iter().map(|n| (n.action, n.badge.clone(), n.by.as_str())).collect();
+    let anna_badge = || Some(BadgeId::from("b-1042"));
+    assert_eq!(
+        told,
+        [
+            (OverrideAction::Blocked, anna_badge(), "technician"),
+            (OverrideAction::Cleared, anna_badge(), "allowlist")
+        ]
+    );
+    store.forget_override_notes(notes[0].id).await.expect("forgotten");
+    assert_eq!(store.override_notes().await.expect("read"), notes[1..]);
     apply(&store, head_of(4, &[ANNA, BORIS], "")).await;
     assert!(!blocked(&store).await);
-    store.block_badge(anna(), None).await.expect("blocked");
-    assert_eq!(store.unblock_badge(anna()).await, Ok(true));
-    assert_eq!(store.unblock_badge(anna()).await, Ok(false));
+    store.block_badge(anna(), None, by()).await.expect("blocked");
+    assert_eq!(store.unblock_badge(anna(), by()).await, Ok(true));
+    assert_eq!(store.unblock_badge(anna(), by()).await, Ok(false));
     assert!(!blocked(&store).await);
 }
 
