@@ -74,6 +74,9 @@ pub enum Fact {
         last_hash: Option<String>,
         reason: EpochReason,
     },
+    /// A record of the previous epoch that the cloud may not have; `record` is its stored bytes. It
+    /// counts only where (epoch, carried_seq, hash) is not held already.
+    Carried { epoch: String, carried_seq: u64, hash: String, record: String },
 }
 
 /// Who started what, from which register on.
@@ -214,6 +217,8 @@ pub enum EpochReason {
     First,
     /// The store failed its check and was set aside.
     StoreDamaged,
+    /// The cloud holds another history: this disk was rolled back or cloned.
+    Fork,
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -333,6 +333,7 @@ fn log_fact(fact: &Fact, record: u64) {
         | Fact::SessionSlot { .. }
         | Fact::ClockSet { .. }
         | Fact::BadgeOverride { .. }
+        | Fact::Carried { .. }
         | Fact::EpochOpened { .. } => tracing::debug!(record, "{fact:?}"),
     }
 }

@@ -244,7 +244,7 @@ impl Usage {
 
     /// A record of the epoch before, counted only where it is not held already.
     fn on_carried(&mut self, record: &Value) -> bool {
-        let name = text(record, "epoch").zip(record["seq"].as_u64());
+        let name = text(record, "epoch").zip(record["carried_seq"].as_u64());
         let Some((name, seq)) = name else { return false };
         let held = self.epochs.get(&name).map(|epoch| hex::encode(epoch.hash(seq)));
         if held == text(record, "hash") {

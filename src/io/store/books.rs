@@ -94,6 +94,7 @@ impl Books {
             | Fact::ClockSet { .. }
             | Fact::AllowlistApplied { .. }
             | Fact::BadgeOverride { .. }
+            | Fact::Carried { .. }
             | Fact::EpochOpened { .. } => Ok(()),
         }
     }

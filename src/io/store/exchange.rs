@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::core::ids::SessionId;
 use crate::core::time::{Stamp, Wall};
+use crate::io::store::books::MeterAccount;
 use crate::io::store::error::{Fault, StoreError};
 use crate::io::store::ledger::{Hash, Head, Ledger, signed, unsigned};
 use crate::io::store::verify::{Bounds, hash_before};
@@ -80,7 +82,74 @@ pub struct Standing {
     pub floor: u64,
 }
 
+/// All that a checkpoint says, as of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Head, acknowledged, floor.
+    pub standing: Standing,
+    /// Sessions that run, in order of their ids.
+    pub open: Vec<SessionId>,
+    /// In order of their names; every one balances.
+    pub meters: Vec<MeterAccount>,
+}
+
+/// A record as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// Its sequence number.
+    pub seq: u64,
+    /// The ledger's hash there.
+    pub hash: Hash,
+    /// Its bytes.
+    pub record: String,
+}
+
 impl Ledger {
+    /// The totals; an error where any account does not balance.
+    pub(super) fn totals(&self) -> Result<Totals, StoreError> {
+        let books = self.books()?;
+        books.check().map_err(|reason| Fault::Damaged(reason).at("add up", &self.path))?;
+        Ok(Totals {
+            standing: self.standing()?,
+            open: books.open.into_keys().collect(),
+            meters: books.meters.into_values().collect(),
+        })
+    }
+
+    /// The hashes at `seqs`, in their order; `None` for one that is not kept or not there yet.
+    pub(super) fn hashes(&self, seqs: &[u64]) -> Result<Vec<Option<Hash>>, StoreError> {
+        let read = || -> Result<Vec<Option<Hash>>, Fault> {
+            let bounds = Bounds::read(&self.connection)?;
+            let kept = |seq: u64| seq <= bounds.head.seq && seq + 1 >= bounds.floor;
+            let hash =
+                |seq: &u64| kept(*seq).then(|| hash_before(&self.connection, seq + 1)).transpose();
+            seqs.iter().map(hash).collect()
+        };
+        read().map_err(|fault| fault.at("read hashes of", &self.path))
+    }
+
+    /// At most `most` records from `from` on.
+    pub(super) fn records(&self, from: u64, most: usize) -> Result<Vec<StoredRecord>, StoreError> {
+        let read = || -> Result<Vec<StoredRecord>, Fault> {
+            let mut select = self.connection.prepare_cached(
+                "SELECT seq, hash, bytes FROM record WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
+            )?;
+            let mut rows = select.query(params![signed(from), most as i64])?;
+            let mut records = Vec::new();
+            while let Some(row) = rows.next()? {
+                let record = String::from_utf8(row.get(2)?)
+                    .map_err(|_| Fault::Damaged("a record is not UTF-8".into()))?;
+                records.push(StoredRecord {
+                    seq: unsigned(row.get(0)?),
+                    hash: row.get(1)?,
+                    record,
+                });
+            }
+            Ok(records)
+        };
+        read().map_err(|fault| fault.at("read records of", &self.path))
+    }
+
     pub(super) fn standing(&self) -> Result<Standing, StoreError> {
         let bounds = Bounds::read(&self.connection).map_err(|error| self.failed("read", error))?;
         Ok(Standing { head: bounds.head, acked: bounds.acked, floor: bounds.floor })

@@ -48,6 +48,11 @@ impl Files {
         self.directory.join(format!("{}-allowlist-{generation}.db", self.stem))
     }
 
+    /// Where the ledger of an epoch that forked stays, read-only.
+    pub(super) fn frozen(&self, epoch: &str) -> PathBuf {
+        self.directory.join(format!("{}-epoch-{epoch}.db", self.stem))
+    }
+
     /// Where the next generation is built; a leftover is of no use and overwritten.
     pub(super) fn staging(&self) -> PathBuf {
         self.directory.join(format!("{}-allowlist.staging", self.stem))

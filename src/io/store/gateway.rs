@@ -149,6 +149,12 @@ impl Gateway {
         })
     }
 
+    /// The stations that are out of service, with their notes.
+    pub(super) fn marks(&self) -> Result<Vec<(StationId, Option<String>)>, StoreError> {
+        out_of_service(&self.connection)
+            .map_err(|error| Fault::Sqlite(error).at("read marks in", &self.files.gateway))
+    }
+
     /// Only a trustworthy clock sets the floor, and may set it back.
     pub(super) fn keep_time(&mut self, now: Stamp) -> Result<(), StoreError> {
         self.within_transaction("keep the time in", |transaction| {

@@ -9,11 +9,15 @@ use sha2::{Digest, Sha256};
 use crate::core::ledger::{EpochReason, Fact, Record};
 use crate::core::time::Stamp;
 use crate::io::store::books::Books;
+use crate::io::store::epoch::{self, Succession};
 use crate::io::store::error::{Fault, StoreError};
 use crate::io::store::{accounts, database, schema, verify};
 
 /// A record's stored bytes.
 pub const MAX_RECORD_BYTES: usize = 4 * 1024;
+
+/// A record that holds another one as a JSON string, whose quotes are escaped.
+const MAX_CARRIED_BYTES: usize = 3 * MAX_RECORD_BYTES;
 
 /// Separates the chain's hashes from all others.
 const CHAIN_TAG: &[u8; 16] = b"tapgate-ledger-1";
@@ -99,29 +103,19 @@ impl Ledger {
     /// Starts a new chain; its first record says what it follows.
     pub(super) fn open_epoch(
         &mut self,
-        epoch: &str,
+        id: &str,
         previous: &Previous,
         at: Stamp,
     ) -> Result<(), StoreError> {
         let follows = previous.epoch.is_some() || previous.last.is_some();
-        let reason = if follows { EpochReason::StoreDamaged } else { EpochReason::First };
-        let record = Record {
-            at,
-            fact: Fact::EpochOpened {
-                previous_epoch: previous.epoch.clone(),
-                last_seq: previous.last.map(|(seq, _)| seq),
-                last_hash: previous.last.map(|(_, hash)| hex::encode(hash)),
-                reason,
-            },
+        let succession = Succession {
+            reason: if follows { EpochReason::StoreDamaged } else { EpochReason::First },
+            previous: previous.clone(),
+            books: Books::default(),
+            goes_on: &epoch::nothing_goes_on,
         };
         self.within_transaction("open an epoch in", |transaction| {
-            transaction.execute(
-                "INSERT INTO ledger (id, epoch, head, head_hash, floor, floor_hash, acked)
-                 VALUES (1, ?1, 0, ?2, 1, ?2, 0)",
-                params![epoch, ORIGIN],
-            )?;
-            append(transaction, std::slice::from_ref(&record), None)?;
-            Ok(())
+            epoch::open(transaction, id, &succession, &mut epoch::nothing_carried, at)
         })
     }
 
@@ -132,6 +126,11 @@ impl Ledger {
         let (head, books) = self.within_transaction("record in", append)?;
         self.books = Some(books);
         Ok(head)
+    }
+
+    /// The accounts are read anew before the next commit.
+    pub(super) fn forget_books(&mut self) {
+        self.books = None;
     }
 
     pub(super) fn within_transaction<R>(
@@ -167,29 +166,37 @@ pub(super) fn head(connection: &Connection) -> rusqlite::Result<Head> {
 }
 
 /// Appends records and posts them; `known` are the accounts before, where they are in memory.
-fn append(
+pub(super) fn append(
     transaction: &Transaction<'_>,
     records: &[Record],
     known: Option<Books>,
 ) -> Result<(Head, Books), Fault> {
-    let mut head = head(transaction)?;
     let before = match known {
         Some(books) => books,
         None => accounts::load(transaction)?,
     };
-    let Some(last) = records.last() else { return Ok((head, before)) };
+    let Some(last) = records.last() else { return Ok((head(transaction)?, before)) };
     let mut books = before.clone();
     for record in records {
-        head.seq += 1;
         books
             .post(record.at, &record.fact)
             .map_err(|reason| Fault::Impossible { kind: kind(&record.fact), reason })?;
+    }
+    books.check().map_err(|reason| Fault::Impossible { kind: kind(&last.fact), reason })?;
+    accounts::save(transaction, &before, &books)?;
+    Ok((chain(transaction, records)?, books))
+}
+
+/// Appends records to the chain alone; the caller posts them.
+pub(super) fn chain(transaction: &Transaction<'_>, records: &[Record]) -> Result<Head, Fault> {
+    let mut head = head(transaction)?;
+    let Some(last) = records.last() else { return Ok(head) };
+    for record in records {
+        head.seq += 1;
         let bytes = encode(head.seq, record)?;
         head.hash = link(&head.hash, bytes.as_bytes());
         insert(transaction, &head, record, &bytes)?;
     }
-    books.check().map_err(|reason| Fault::Impossible { kind: kind(&last.fact), reason })?;
-    accounts::save(transaction, &before, &books)?;
     let stamp = serde_json::to_string(&last.at).expect("a stamp is plain JSON");
     let allowlist = records.iter().rev().find_map(|record| match &record.fact {
         Fact::AllowlistApplied { list, version, digest, .. } => {
@@ -203,7 +210,7 @@ fn append(
              allowlist = coalesce(?4, allowlist)",
         )?
         .execute(params![signed(head.seq), head.hash, stamp, allowlist])?;
-    Ok((head, books))
+    Ok(head)
 }
 
 fn insert(
@@ -239,8 +246,10 @@ fn encode(seq: u64, record: &Record) -> Result<String, Fault> {
     let tag = format!("{{\"kind\":\"{kind}\"");
     let rest = fact.strip_prefix(&tag).expect("a fact's tag comes first");
     let bytes = format!("{{\"seq\":{seq},\"kind\":\"{kind}\",\"at\":{at}{rest}");
-    if bytes.len() > MAX_RECORD_BYTES {
-        let reason = format!("{} bytes are more than {MAX_RECORD_BYTES}", bytes.len());
+    let carried = matches!(record.fact, Fact::Carried { .. });
+    let most = if carried { MAX_CARRIED_BYTES } else { MAX_RECORD_BYTES };
+    if bytes.len() > most {
+        let reason = format!("{} bytes are more than {most}", bytes.len());
         return Err(Fault::Impossible { kind, reason });
     }
     Ok(bytes)
@@ -262,6 +271,7 @@ pub(super) fn kind(fact: &Fact) -> &'static str {
         Fact::AllowlistApplied { .. } => "allowlist_applied",
         Fact::BadgeOverride { .. } => "badge_override",
         Fact::EpochOpened { .. } => "epoch_opened",
+        Fact::Carried { .. } => "carried",
     }
 }
 

@@ -8,6 +8,7 @@ mod accounts;
 mod apply;
 mod books;
 mod database;
+mod epoch;
 mod error;
 mod exchange;
 mod files;
@@ -17,6 +18,7 @@ mod ledger;
 mod lookup;
 mod overrides;
 mod recovery;
+mod replies;
 mod schema;
 mod verify;
 mod worker;
@@ -30,18 +32,21 @@ use crate::core::access::Entry;
 use crate::core::badge::Uid;
 use crate::core::ids::{BadgeId, StationId};
 use crate::core::ledger::Record;
-use crate::core::time::Stamp;
+use crate::core::time::{Stamp, Uptime};
 use crate::protocol::allowlist;
 
 pub use apply::ApplyOutcome;
 pub use books::{MeterAccount, OpenSession};
+pub use epoch::Opened;
 pub use error::StoreError;
 pub use exchange::{
-    AckOutcome, Acknowledgement, Batch, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Standing,
+    AckOutcome, Acknowledgement, Batch, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Standing, StoredRecord,
+    Totals,
 };
 pub use ledger::{Hash, Head, MAX_RECORD_BYTES};
 pub use overrides::{LocalBlock, MAX_LOCAL_BLOCKS, OverrideNote};
 pub use recovery::{Opening, Recovered};
+pub use replies::{KeptReply, MAX_REPLIES};
 pub use verify::Verification;
 
 /// The way to the store for everybody else. Cheap to clone.
@@ -50,6 +55,19 @@ pub struct Store {
     ledger: worker::Worker<ledger::Ledger>,
     gateway: worker::Worker<gateway::Gateway>,
     lookup: worker::Worker<lookup::Lookup>,
+}
+
+/// The new epoch after a fork.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forked {
+    /// Epoch, head, acknowledged, floor.
+    pub standing: Standing,
+    /// When, and why.
+    pub opened: Option<Opened>,
+    /// Those that go on.
+    pub open_sessions: Vec<OpenSession>,
+    /// All meters, at the register up to which the old epoch had posted.
+    pub meters: Vec<MeterAccount>,
 }
 
 impl Store {
@@ -100,6 +118,82 @@ impl Store {
     /// The accounts of all meters, as a checkpoint names them.
     pub async fn meters(&self) -> Result<Vec<MeterAccount>, StoreError> {
         self.ledger.run(|ledger| Ok(ledger.books()?.meters.into_values().collect())).await?
+    }
+
+    /// Everything that a checkpoint says, as of one moment; an error where an account does not
+    /// balance.
+    pub async fn totals(&self) -> Result<Totals, StoreError> {
+        self.ledger.run(|ledger| ledger.totals()).await?
+    }
+
+    /// The ledger's hashes at `seqs`; `None` for a record that is not kept or not there yet.
+    pub async fn hashes(&self, seqs: Vec<u64>) -> Result<Vec<Option<Hash>>, StoreError> {
+        self.ledger.run(move |ledger| ledger.hashes(&seqs)).await?
+    }
+
+    /// At most `most` records from `from` on.
+    pub async fn records(&self, from: u64, most: usize) -> Result<Vec<StoredRecord>, StoreError> {
+        self.ledger.run(move |ledger| ledger.records(from, most)).await?
+    }
+
+    /// The cloud holds another history: freezes this ledger and opens a new epoch. Sessions that
+    /// started at `running_since` or later in this boot go on, the others end. `None`, and nothing
+    /// is changed, where the last fork was less than a day ago.
+    pub async fn fork(
+        &self,
+        running_since: Uptime,
+        now: Stamp,
+    ) -> Result<Option<Forked>, StoreError> {
+        let fork = move |ledger: &mut ledger::Ledger| -> Result<_, StoreError> {
+            if !ledger.fork(running_since, now)? {
+                return Ok(None);
+            }
+            let books = ledger.books()?;
+            Ok(Some(Forked {
+                standing: ledger.standing()?,
+                opened: ledger.opened()?,
+                open_sessions: books.open.into_values().collect(),
+                meters: books.meters.into_values().collect(),
+            }))
+        };
+        let Some(forked) = self.ledger.run(fork).await?? else { return Ok(None) };
+        let epoch = forked.standing.head.epoch.clone();
+        self.gateway.run(move |gateway| gateway.note_epoch(&epoch)).await??;
+        Ok(Some(forked))
+    }
+
+    /// The stations that are out of service, with their notes.
+    pub async fn out_of_service(&self) -> Result<Vec<(StationId, Option<String>)>, StoreError> {
+        self.gateway.run(|gateway| gateway.marks()).await?
+    }
+
+    /// The newest reply to a command; `None` for one that never came.
+    pub async fn reply(&self, id: String) -> Result<Option<KeptReply>, StoreError> {
+        self.gateway.run(move |gateway| gateway.reply(&id)).await?
+    }
+
+    /// Keeps a command's newest reply; the last [`MAX_REPLIES`] commands are remembered.
+    pub async fn keep_reply(&self, kept: KeptReply) -> Result<(), StoreError> {
+        self.gateway.run(move |gateway| gateway.keep_reply(&kept)).await?
+    }
+
+    /// The broker has taken this very reply.
+    pub async fn reply_delivered(&self, id: String, reply: String) -> Result<(), StoreError> {
+        self.gateway.run(move |gateway| gateway.reply_delivered(&id, &reply)).await?
+    }
+
+    /// All kept replies, oldest first.
+    pub async fn replies(&self) -> Result<Vec<KeptReply>, StoreError> {
+        self.gateway.run(|gateway| gateway.replies()).await?
+    }
+
+    /// Remembers that the cloud is shown these stations; gives those that it was shown before and
+    /// that are gone.
+    pub async fn show_stations(
+        &self,
+        stations: Vec<StationId>,
+    ) -> Result<Vec<StationId>, StoreError> {
+        self.gateway.run(move |gateway| gateway.show_stations(&stations)).await?
     }
 
     /// Deletes a bounded number of acknowledged records that are older than `retention`; returns

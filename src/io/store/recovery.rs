@@ -11,6 +11,7 @@ use crate::core::ids::StationId;
 use crate::core::time::{Stamp, Uptime, Wall};
 use crate::io::store::apply::RESERVE_BYTES;
 use crate::io::store::books::{MeterAccount, OpenSession};
+use crate::io::store::epoch::Opened;
 use crate::io::store::error::{Fault, StoreError};
 use crate::io::store::exchange::Standing;
 use crate::io::store::files::Files;
@@ -45,6 +46,8 @@ pub struct Recovered {
     pub same_boot: bool,
     /// Epoch, head, acknowledged, floor.
     pub standing: Standing,
+    /// How this epoch began; `None` once that record is pruned.
+    pub opened: Option<Opened>,
     /// In order of their ids.
     pub open_sessions: Vec<OpenSession>,
     /// In order of their names.
@@ -110,6 +113,7 @@ impl Store {
             boot: at.boot,
             same_boot: counters.before.is_some_and(|before| before.boot_id == opening.boot_id),
             standing,
+            opened: ledger.opened()?,
             open_sessions: books.open.into_values().collect(),
             meters: books.meters.into_values().collect(),
             newest: newest.into_iter().chain(seen).max_by_key(|at| (at.boot, at.uptime)),

@@ -12,7 +12,7 @@ pub(super) const LEDGER: Schema = Schema {
 /// What belongs to the gateway and must outlive the ledger file.
 pub(super) const GATEWAY: Schema = Schema {
     application_id: 0x7467_6777, // "tggw"
-    migrations: &[GATEWAY_1, GATEWAY_2],
+    migrations: &[GATEWAY_1, GATEWAY_2, GATEWAY_3],
     cache_kib: 64,
 };
 
@@ -110,6 +110,22 @@ CREATE TABLE override_note (
     badge TEXT,
     cleared INTEGER NOT NULL,
     by TEXT NOT NULL
+) STRICT;
+";
+
+/// `command` and `reply` are JSON. The numbers tell which came first.
+const GATEWAY_3: &str = "
+CREATE TABLE reply (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    command TEXT NOT NULL,
+    reply TEXT NOT NULL,
+    delivered INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE shown_station (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    station TEXT NOT NULL UNIQUE
 ) STRICT;
 ";
 

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::core::ledger::Record;
+use crate::core::ledger::{EpochReason, Fact, Record};
 use crate::io::store::accounts;
 use crate::io::store::books::Books;
 use crate::io::store::error::{Fault, StoreError};
@@ -22,7 +22,7 @@ pub struct Verification {
     /// Up to here.
     pub head: Head,
     /// Whether the accounts were rebuilt from the records and compared. Once old records are
-    /// pruned, only their balance can be checked.
+    /// pruned, and in an epoch that took accounts over, only their balance can be checked.
     pub accounts_rebuilt: bool,
 }
 
@@ -76,7 +76,7 @@ fn verify_some(connection: &Connection, mut progress: Progress) -> Result<Verdic
         Some(next) if next.0 >= bounds.floor => next,
         // The first job, or the records were pruned meanwhile.
         Some(_) | None => {
-            progress.books = (bounds.floor == 1).then(Books::default);
+            progress.books = starts_empty(connection, &bounds)?.then(Books::default);
             (bounds.floor, bounds.floor_hash)
         }
     };
@@ -97,6 +97,22 @@ fn verify_some(connection: &Connection, mut progress: Progress) -> Result<Verdic
         records: progress.records,
         head: bounds.head,
         accounts_rebuilt: progress.books.is_some(),
+    }))
+}
+
+/// Whether the kept records alone give the accounts: from the first record of an epoch that took
+/// nothing over.
+fn starts_empty(connection: &Connection, bounds: &Bounds) -> Result<bool, Fault> {
+    if bounds.floor > 1 {
+        return Ok(false);
+    }
+    let first: Option<Vec<u8>> = connection
+        .query_row("SELECT bytes FROM record WHERE seq = 1", [], |row| row.get(0))
+        .optional()?;
+    let first = first.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+    Ok(first.is_some_and(|record| match record.fact {
+        Fact::EpochOpened { reason, .. } => reason == EpochReason::First,
+        _ => false,
     }))
 }
 

@@ -126,6 +126,7 @@ impl Disk {
             | Fact::ClockSet { .. }
             | Fact::AllowlistApplied { .. }
             | Fact::BadgeOverride { .. }
+            | Fact::Carried { .. }
             | Fact::EpochOpened { .. } => {}
         }
     }

@@ -2,6 +2,7 @@
 
 mod allowlists;
 mod damage;
+mod epochs;
 mod exchange;
 mod ledger;
 
