@@ -166,11 +166,23 @@ pub fn decide(
     circumstances: &Circumstances,
 ) -> Result<(), Denial> {
     let entry = entry.ok_or(Denial::UnknownBadge)?;
-    may_use(policy, station, entry, technology, circumstances)?;
-    let limit = entry.max_concurrent.unwrap_or(policy.max_concurrent.of(station.kind));
-    is_free(station, policy, circumstances)?;
-    deny_if(circumstances.sessions_of_user >= limit, Denial::TooManySessions)?;
-    deny_if(circumstances.storage_failed, Denial::StorageFailure)
+    may_use(policy, station, entry, Some(technology), circumstances)?;
+    is_open(station, policy, circumstances)?;
+    can_start(policy, station, Some(entry), circumstances)
+}
+
+/// Whether an operator's order may start a session: rows 3 to 8 where it names a badge, whose card
+/// nobody has read, and rows 10 to 13.
+pub fn decide_for_operator(
+    policy: &SitePolicy,
+    station: &Station,
+    entry: Option<&Entry>,
+    circumstances: &Circumstances,
+) -> Result<(), Denial> {
+    if let Some(entry) = entry {
+        may_use(policy, station, entry, None, circumstances)?;
+    }
+    can_start(policy, station, entry, circumstances)
 }
 
 /// Rows 3 to 8: what the entry permits.
@@ -178,7 +190,7 @@ fn may_use(
     policy: &SitePolicy,
     station: &Station,
     entry: &Entry,
-    technology: Technology,
+    technology: Option<Technology>,
     circumstances: &Circumstances,
 ) -> Result<(), Denial> {
     let Circumstances { now, clock_floor, allowlist_age, .. } = *circumstances;
@@ -189,12 +201,12 @@ fn may_use(
     deny_if(entry.valid_until.is_some_and(|until| known_time >= until), Denial::Expired)?;
     let third_party = entry.origin == Origin::ThirdParty;
     deny_if(third_party && policy.billing == Billing::Managed, Denial::OriginNotAccepted)?;
-    let accepted = match &station.rules.accepted_technologies {
-        Some(accepted) => accepted.contains(&technology),
-        None => true,
+    let accepted = |technology: Technology| {
+        let here = station.rules.accepted_technologies.as_ref();
+        let readable_everywhere = !third_party || Technology::CLASSIC.contains(&technology);
+        here.is_none_or(|here| here.contains(&technology)) && readable_everywhere
     };
-    let readable_everywhere = !third_party || Technology::CLASSIC.contains(&technology);
-    deny_if(!accepted || !readable_everywhere, Denial::TechnologyNotAccepted)?;
+    deny_if(technology.is_some_and(|card| !accepted(card)), Denial::TechnologyNotAccepted)?;
     let granted = entry
         .grants
         .iter()
@@ -207,8 +219,8 @@ fn may_use(
     deny_if(too_old, Denial::AllowlistTooOld)
 }
 
-/// Rows 9 to 11: whether the station can be started by anybody now.
-fn is_free(
+/// Row 9.
+fn is_open(
     station: &Station,
     policy: &SitePolicy,
     circumstances: &Circumstances,
@@ -220,9 +232,22 @@ fn is_free(
         }
         Some(_) | None => true,
     };
-    deny_if(!open, Denial::Closed)?;
+    deny_if(!open, Denial::Closed)
+}
+
+/// Rows 10 to 13: whether a session of this user can start there now.
+fn can_start(
+    policy: &SitePolicy,
+    station: &Station,
+    entry: Option<&Entry>,
+    circumstances: &Circumstances,
+) -> Result<(), Denial> {
+    let limit = entry.and_then(|entry| entry.max_concurrent);
+    let limit = limit.unwrap_or(policy.max_concurrent.of(station.kind));
     deny_if(circumstances.out_of_service, Denial::OutOfService)?;
-    deny_if(circumstances.occupied, Denial::Occupied)
+    deny_if(circumstances.occupied, Denial::Occupied)?;
+    deny_if(circumstances.sessions_of_user >= limit, Denial::TooManySessions)?;
+    deny_if(circumstances.storage_failed, Denial::StorageFailure)
 }
 
 fn deny_if(condition: bool, denial: Denial) -> Result<(), Denial> {

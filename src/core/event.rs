@@ -4,6 +4,7 @@ use crate::core::access::{Denial, Entry};
 use crate::core::badge::{Technology, Uid};
 use crate::core::ids::{BadgeId, ReaderId, SessionId, StationId};
 use crate::core::ledger::{OverrideAction, Record};
+use crate::core::orders::{Answer, OrderId, StartOrder, StopOrder};
 
 /// A fact from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,22 @@ pub enum Event {
         station: StationId,
         /// Id for the session that this may start.
         candidate: SessionId,
+    },
+    /// An operator or technician wants a session to start.
+    StartOrdered(StartOrder),
+    /// An operator or technician wants a session to end.
+    StopOrdered(StopOrder),
+    /// A station is out of service: the mark is on disk. A running session goes on to its end.
+    TakenOutOfService {
+        /// Which.
+        station: StationId,
+        /// Why, for whoever looks at it.
+        note: Option<String>,
+    },
+    /// The mark is gone.
+    ReturnedToService {
+        /// Which.
+        station: StationId,
     },
     /// A technician at the console gives a free station power, in service or not.
     TechnicianStarts {
@@ -195,6 +212,8 @@ pub enum Command {
     Notify(Notice),
     /// The station's public state changed.
     PublishStation(StationId),
+    /// What becomes of an order.
+    Answer(OrderId, Answer),
 }
 
 /// How often a station's meter is read.

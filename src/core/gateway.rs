@@ -6,6 +6,7 @@ use crate::core::access::{Denial, Entry};
 use crate::core::event::{Allowlist, Command, Event, Feedback, Step};
 use crate::core::ids::{ReaderId, SessionId, StationId};
 use crate::core::ledger::{Fact, Record};
+use crate::core::orders::Answer;
 use crate::core::recovery::{Survivors, end_orphan};
 use crate::core::site::{Site, SitePolicy};
 use crate::core::station::{Station, Turn};
@@ -119,7 +120,9 @@ impl Gateway {
     /// ended, and its other records wait for the next try. A session that would have been handed
     /// over goes on as if nobody had tapped.
     pub fn handle_commit_failure(&mut self, failed: Step, now: Stamp) -> Step {
-        let denied: Vec<StationId> = failed.records.iter().filter_map(started_station).collect();
+        let denied: Vec<(StationId, SessionId)> =
+            failed.records.iter().filter_map(started_station).collect();
+        let is_denied = |id: &StationId| denied.iter().any(|(station, _)| station == id);
         let displaced: Vec<SessionId> =
             self.stations.iter().filter_map(Station::displaced_session).collect();
         let undone = |record: &Record| match &record.fact {
@@ -131,14 +134,14 @@ impl Gateway {
         let readers: Vec<ReaderId> = self
             .stations
             .iter()
-            .filter(|station| denied.contains(&station.plan.id))
+            .filter(|station| is_denied(&station.plan.id))
             .map(|station| station.plan.reader.clone())
             .collect();
         let step = self.turn_of(now, false, |gateway, turn| {
             let stands = |command: &Command| !starts_one_of(&denied, &readers, command);
             turn.step.commands.extend(failed.commands.into_iter().filter(stands));
             for station in &mut gateway.stations {
-                if denied.contains(&station.plan.id) {
+                if is_denied(&station.plan.id) {
                     station.undo_start(turn);
                 }
             }
@@ -208,6 +211,12 @@ impl Gateway {
             Event::ButtonPressed { station, candidate } => {
                 self.on_button_pressed(station, *candidate, turn);
             }
+            Event::StartOrdered(order) => self.on_start_ordered(order, turn),
+            Event::StopOrdered(order) => self.on_stop_ordered(order, turn),
+            Event::TakenOutOfService { station, note } => {
+                self.on_taken_out_of_service(station, note);
+            }
+            Event::ReturnedToService { station } => self.on_returned_to_service(station),
             Event::TechnicianStarts { station, candidate } => {
                 self.on_technician_starts(station, *candidate, turn);
             }
@@ -325,18 +334,23 @@ impl Gateway {
     }
 }
 
-fn started_station(record: &Record) -> Option<StationId> {
+fn started_station(record: &Record) -> Option<(StationId, SessionId)> {
     let Fact::SessionStarted(start) = &record.fact else { return None };
-    Some(start.station.clone())
+    Some((start.station.clone(), start.session))
 }
 
 /// Whether a command would do, or tell of, a start that is not on record.
-fn starts_one_of(denied: &[StationId], readers: &[ReaderId], command: &Command) -> bool {
+fn starts_one_of(
+    denied: &[(StationId, SessionId)],
+    readers: &[ReaderId],
+    command: &Command,
+) -> bool {
     match command {
         Command::CloseSwitch(station)
         | Command::PaceMeter(station, _)
         | Command::SetLamp(station, _)
-        | Command::PublishStation(station) => denied.contains(station),
+        | Command::PublishStation(station) => denied.iter().any(|(id, _)| id == station),
+        Command::Answer(_, Answer::Starting(id)) => denied.iter().any(|(_, s)| s == id),
         Command::ShowFeedback(reader, feedback) => {
             *feedback == Feedback::Granted && readers.contains(reader)
         }
@@ -345,6 +359,7 @@ fn starts_one_of(denied: &[StationId], readers: &[ReaderId], command: &Command) 
         | Command::ReadMeter(_)
         | Command::ReadRegister(_)
         | Command::WatchButtons(..)
+        | Command::Answer(..)
         | Command::Notify(_) => false,
     }
 }

@@ -25,6 +25,7 @@ pub mod ledger;
 mod loose;
 pub mod metering;
 pub mod opening_hours;
+pub mod orders;
 mod posting;
 pub mod recovery;
 mod session;

@@ -6,8 +6,9 @@ use crate::core::badge::Technology;
 use crate::core::badge::Uid;
 use crate::core::event::Vehicle;
 use crate::core::ids::UserId;
-use crate::core::ledger::{EndReason, SessionStart};
+use crate::core::ledger::{Authority, EndReason, SessionStart};
 use crate::core::metering::elapsed;
+use crate::core::orders::OrderId;
 use crate::core::site::{Station, StationKind};
 use crate::core::time::{Stamp, Uptime, Wall};
 
@@ -37,7 +38,11 @@ pub struct Session {
     pub confirmed: bool,
     /// Of the card that started it, as long as the daemon runs.
     pub technology: Option<Technology>,
-    /// A limit or revocation waits for the next idle moment.
+    /// Somebody stands at the reader and waits for it to start.
+    pub at_reader: bool,
+    /// Who ordered it wants to know whether its switch closes.
+    pub order: Option<OrderId>,
+    /// A limit, a revocation or an order waits for the next idle moment.
     pub end_when_idle: Option<EndReason>,
 }
 
@@ -123,6 +128,8 @@ impl Session {
             reclosed: 0,
             confirmed: false,
             technology: None,
+            at_reader: false,
+            order: None,
             end_when_idle: None,
         }
     }
@@ -142,6 +149,11 @@ impl Session {
     /// Whether the tapping badge or user owns it.
     pub fn is_owned_by(&self, uid: Uid, user: Option<&UserId>) -> bool {
         self.start.uid == Some(uid) || (user.is_some() && self.start.user.as_ref() == user)
+    }
+
+    /// Maintenance: it ends when the technician, a limit or an operator ends it, not by itself.
+    fn is_technicians(&self) -> bool {
+        self.start.authorised_by == Authority::Technician
     }
 
     /// The state that a portal shows while this session is open.
@@ -240,7 +252,7 @@ impl Session {
 
     /// Whether another permitted user may take over now.
     pub fn is_handover_due(&self, station: &Station, now: Uptime) -> bool {
-        if self.phase != Phase::Running {
+        if self.phase != Phase::Running || self.is_technicians() {
             return false;
         }
         if station.kind == StationKind::Charger && station.has_vehicle_state && self.load.car_left {
@@ -261,6 +273,9 @@ impl Session {
         }
         if let Some(reason) = self.waiting_end(station, energy_wh, now) {
             return Some(reason);
+        }
+        if self.is_technicians() {
+            return None;
         }
         let finished = rules.idle_after.is_some_and(|after| self.idle_for(after, now));
         if self.load.seen && finished && age >= rules.min_duration {

@@ -7,6 +7,7 @@ use crate::core::event::{Command, Feedback, Notice, Pace};
 use crate::core::ids::{BadgeId, ReaderId, SessionId};
 use crate::core::ledger::{Authority, EndReason, Fact, SessionStart, SwitchPosition};
 use crate::core::metering::Meter;
+use crate::core::orders::Answer;
 use crate::core::session::{Phase, Session};
 use crate::core::station::{CLOSE_SILENCE, PendingStart, Station, Turn};
 use crate::core::time::Uptime;
@@ -68,12 +69,15 @@ impl Station {
         let mut session = Session::new(start, turn.now, phase);
         session.estimated = missing;
         session.technology = pending.technology;
+        session.order = pending.order;
+        session.at_reader = pending.reader.is_some();
         self.session = Some(session);
         self.switch.must_open = false;
         self.switch.retry_at = None;
         self.switch.noticed = false;
         turn.command(Command::CloseSwitch(self.plan.id.clone()));
         turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Running));
+        turn.answer(pending.order, Answer::Starting(pending.candidate));
         if let Some(reader) = pending.reader {
             turn.command(Command::ShowFeedback(reader, Feedback::Granted));
         }
@@ -131,6 +135,7 @@ impl Station {
     /// The pending start is refused after all.
     pub(super) fn refuse_pending(&mut self, reason: Denial, turn: &mut Turn<'_>) {
         let Some(pending) = self.pending.take() else { return };
+        turn.answer(pending.order, Answer::Refused(reason));
         let Some(reader) = pending.reader else { return };
         self.deny(reader, reason, Bearer(pending.badge, pending.technology), turn);
     }
@@ -156,7 +161,8 @@ impl Station {
     /// The start could not be recorded: its switch was never told to close.
     pub(super) fn undo_start(&mut self, turn: &mut Turn<'_>) {
         let denied = self.session.take();
-        let by_badge = denied.as_ref().is_none_or(|session| session.start.uid.is_some());
+        let order = denied.as_ref().and_then(|session| session.order);
+        let by_badge = denied.as_ref().is_none_or(|session| session.at_reader);
         let bearer = denied.map(|session| Bearer(session.start.badge, session.technology));
         if let Some(Displaced { session, meter }) = self.displaced.take() {
             (self.session, self.meter) = (Some(session), meter);
@@ -164,6 +170,7 @@ impl Station {
             turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Idle));
             self.open_if_unused(turn);
         }
+        turn.answer(order, Answer::Refused(Denial::StorageFailure));
         if !by_badge {
             return;
         }

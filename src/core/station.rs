@@ -17,6 +17,7 @@ use crate::core::ledger::{
 };
 use crate::core::loose::Loose;
 use crate::core::metering::Meter;
+use crate::core::orders::{Answer, OrderId};
 use crate::core::recovery::Plan;
 use crate::core::session::{Phase, Session};
 use crate::core::site::{self, OnRevoked, SitePolicy, StationKind};
@@ -91,8 +92,17 @@ pub(super) struct Station {
     pub(super) plan_after_start: Plan,
     /// The last register on record when the power went.
     pub(super) register_before_outage: Option<i64>,
-    /// What was last published, and since when it holds.
-    pub(super) shown: Option<(State, Wall)>,
+    /// What was last published.
+    pub(super) shown: Option<Shown>,
+}
+
+/// A station's public state as it was last published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) state: State,
+    pub(super) since: Wall,
+    fault: Option<Fault>,
+    note: Option<String>,
 }
 
 /// A grant that waits for its start register.
@@ -106,6 +116,8 @@ pub(super) struct PendingStart {
     pub(super) authorised_by: Authority,
     pub(super) allowlist_version: Option<u64>,
     pub(super) reader: Option<ReaderId>,
+    /// Who ordered it, where nobody tapped.
+    pub(super) order: Option<OrderId>,
     pub(super) deadline: Uptime,
     pub(super) retry_at: Option<Uptime>,
 }
@@ -263,6 +275,7 @@ impl Station {
             return;
         }
         session.phase = Phase::Ending { reason, since: turn.uptime(), opened: false };
+        turn.answer(session.order.take(), Answer::NotClosed(session.start.session));
         turn.record(Fact::SessionEnding { session: session.start.session, reason });
         self.take_power(turn);
     }
@@ -355,8 +368,12 @@ impl Station {
     /// Tells of the public state where it changed.
     pub(super) fn publish_change(&mut self, turn: &mut Turn<'_>) {
         let state = self.state();
-        if self.shown.is_none_or(|(shown, _)| shown != state) {
-            self.shown = Some((state, turn.now.wall));
+        let before = self.shown.as_ref().filter(|shown| shown.state == state);
+        let since = before.map_or(turn.now.wall, |shown| shown.since);
+        let note = self.out_of_service.clone().flatten();
+        let shown = Some(Shown { state, since, fault: self.fault, note });
+        if self.shown != shown {
+            self.shown = shown;
             turn.command(Command::PublishStation(self.plan.id.clone()));
         }
     }

@@ -3,6 +3,7 @@
 use crate::core::access::Denial;
 use crate::core::event::{Command, Notice, SwitchReport};
 use crate::core::ledger::{EndReason, Fact, InterruptionCause, SwitchPosition};
+use crate::core::orders::Answer;
 use crate::core::recovery::Plan;
 use crate::core::session::Phase;
 use crate::core::station::{
@@ -76,6 +77,7 @@ impl Station {
             Some(SwitchPosition::Closed) => {
                 session.phase = Phase::Running;
                 session.confirmed = true;
+                turn.answer(session.order.take(), Answer::Running(session.start.session));
                 self.plan_after_start = Plan::GoOn;
             }
             // Not later than what is due already: a fast poll must not put the retry off.
@@ -104,9 +106,12 @@ impl Station {
             Plan::Resume { .. } => EndReason::PowerLoss,
             Plan::GoOn | Plan::End | Plan::WaitForClock { .. } => EndReason::SwitchFailed,
         };
+        let at_reader = session.at_reader;
         self.begin_end(reason, turn);
         self.declare_fault(Fault::SwitchFailed, turn);
-        turn.take_back_grant(&self.plan.reader.clone(), Denial::OutOfService);
+        if at_reader {
+            turn.take_back_grant(&self.plan.reader.clone(), Denial::OutOfService);
+        }
     }
 
     /// A relay board that reset: the session goes on, on record.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::core::access::{Circumstances, Denial, Entry, decide};
+use crate::core::access::{Circumstances, Denial, decide};
 use crate::core::badge::{Technology, Uid};
 use crate::core::event::{Command, Feedback, Notice, Tap};
 use crate::core::gateway::Gateway;
-use crate::core::ids::{BadgeId, ReaderId, SessionId, StationId};
+use crate::core::ids::{BadgeId, ReaderId, SessionId, StationId, UserId};
 use crate::core::ledger::{Authority, EndReason};
 use crate::core::metering::elapsed;
 use crate::core::session::Phase;
@@ -207,13 +207,9 @@ impl Gateway {
                 .as_ref()
                 .is_some_and(|session| session.is_handover_due(&station.plan, turn.uptime()));
         let circumstances = Circumstances {
-            now: turn.now,
-            clock_floor: self.clock_floor,
-            allowlist_age: self.allowlist_arrived.map(|at| age(at, turn.now)),
-            out_of_service: station.out_of_service.is_some() || station.fault.is_some(),
             occupied: occupied && !handover,
-            sessions_of_user: self.sessions_of(tap.entry.as_ref(), &station.plan),
-            storage_failed: !self.unsaved.is_empty(),
+            sessions_of_user: user.map_or(0, |user| self.sessions_of_user(user, &station.plan)),
+            ..self.circumstances(station, turn)
         };
         let entry = tap.entry.as_ref();
         match decide(turn.policy, &station.plan, entry, tap.technology, &circumstances) {
@@ -223,10 +219,23 @@ impl Gateway {
         }
     }
 
-    fn sessions_of(&self, entry: Option<&Entry>, plan: &site::Station) -> u32 {
-        let Some(entry) = entry else { return 0 };
+    /// What holds for everybody who would start a session there now.
+    pub(super) fn circumstances(&self, station: &Station, turn: &Turn<'_>) -> Circumstances {
+        Circumstances {
+            now: turn.now,
+            clock_floor: self.clock_floor,
+            allowlist_age: self.allowlist_arrived.map(|at| age(at, turn.now)),
+            out_of_service: station.out_of_service.is_some() || station.fault.is_some(),
+            occupied: station.session.is_some() || station.pending.is_some(),
+            sessions_of_user: 0,
+            storage_failed: !self.unsaved.is_empty(),
+        }
+    }
+
+    /// This user's sessions on stations of the same kind.
+    pub(super) fn sessions_of_user(&self, user: &UserId, plan: &site::Station) -> u32 {
         let of_kind = self.stations.iter().filter(|station| station.plan.kind == plan.kind);
-        of_kind.map(|station| station.sessions_of(&entry.user)).sum()
+        of_kind.map(|station| station.sessions_of(user)).sum()
     }
 
     fn act_on(&mut self, decision: Decision, tap: &Tap, turn: &mut Turn<'_>) {
@@ -276,6 +285,7 @@ impl Gateway {
             authorised_by: Authority::Allowlist,
             allowlist_version: self.allowlist.as_ref().map(|allowlist| allowlist.version),
             reader: Some(tap.reader.clone()),
+            order: None,
             deadline: turn.uptime() + turn.policy.start_read_timeout,
             retry_at: None,
         }

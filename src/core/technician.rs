@@ -28,6 +28,7 @@ impl Gateway {
             authorised_by: Authority::Technician,
             allowlist_version: None,
             reader: None,
+            order: None,
             deadline,
             retry_at: None,
         };

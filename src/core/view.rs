@@ -82,7 +82,7 @@ impl Station {
         StationView {
             station: self.plan.id.clone(),
             state: self.state(),
-            since: self.shown.map_or(now.wall, |(_, since)| since),
+            since: self.shown.as_ref().map_or(now.wall, |shown| shown.since),
             kind: self.plan.kind,
             label: self.plan.label.clone(),
             fault: self.fault.map(|fault| fault.as_str().into()),

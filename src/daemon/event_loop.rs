@@ -10,6 +10,7 @@ use crate::config::wiring::Wiring;
 use crate::core::event::Event;
 use crate::core::gateway::Gateway;
 use crate::daemon::by_hand::Test;
+use crate::daemon::orders::Orders;
 use crate::daemon::reload::{Reload, Running};
 use crate::daemon::watch::Watch;
 use crate::io::clock::Clock;
@@ -35,6 +36,7 @@ pub(super) struct Daemon {
     pub(super) inputs: Inputs,
     pub(super) settings: Settings,
     pub(super) running: Running,
+    pub(super) orders: Orders,
     /// A checked new config; the loop ends to take it over.
     pub(super) reload: Option<Reload>,
     /// Why the daemon must not go on.

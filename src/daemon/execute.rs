@@ -70,6 +70,7 @@ impl Daemon {
             }
             Command::Notify(notice) => self.notify(&notice),
             Command::PublishStation(station) => self.publish_station(&station),
+            Command::Answer(order, answer) => self.orders.answer(order, answer),
         }
     }
 
@@ -162,6 +163,7 @@ fn is_awaited(command: &Command) -> bool {
         | Command::WatchButtons(..)
         | Command::ShowFeedback(..)
         | Command::Notify(_)
+        | Command::Answer(..)
         | Command::PublishStation(_) => false,
     }
 }

@@ -9,6 +9,7 @@ mod by_hand;
 mod event_loop;
 mod execute;
 mod ledger_port;
+mod orders;
 mod overrides;
 mod reload;
 mod report;

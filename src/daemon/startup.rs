@@ -13,6 +13,7 @@ use crate::core::recovery::{MeterAccount, OpenSession, Survivors};
 use crate::core::time::Wall;
 use crate::daemon::event_loop::{Daemon, Inputs, Settings};
 use crate::daemon::ledger_port::{LedgerPort, LinkClock};
+use crate::daemon::orders::Orders;
 use crate::daemon::reload::Running;
 use crate::daemon::report::{VERSION, public_state};
 use crate::daemon::watch::Watch;
@@ -85,6 +86,7 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
         inputs,
         settings,
         running,
+        orders: Orders::default(),
         reload: None,
         fatal: None,
         _control: control,

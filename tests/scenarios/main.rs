@@ -10,6 +10,7 @@ mod decision;
 mod faults;
 mod finishing;
 mod metering;
+mod orders;
 mod outages;
 mod selection;
 mod starting;

@@ -13,6 +13,9 @@ use tapgate::core::event::{Allowlist, Command, Event, Feedback, Notice, Step, Ta
 use tapgate::core::gateway::{Gateway, Startup};
 use tapgate::core::ids::{SessionId, StationId};
 use tapgate::core::ledger::{Fact, SessionEnd};
+use tapgate::core::orders::{
+    Answer as OrderAnswer, OrderId, OrderedBy, StartOrder, StopOrder, StopTarget,
+};
 use tapgate::core::site::Site;
 use tapgate::core::time::{Stamp, Uptime, Wall};
 use tapgate::core::view::StationView;
@@ -45,10 +48,15 @@ pub struct World {
     pub synced: bool,
     version: u64,
     ids: u8,
-    published: BTreeMap<StationId, String>,
+    /// What became of orders.
+    pub answers: Vec<OrderAnswer>,
+    published: BTreeMap<StationId, Told>,
     events: VecDeque<Event>,
     dead: bool,
 }
+
+/// A station's public state, its fault and its note.
+type Told = (String, Option<String>, Option<String>);
 
 /// More timeouts than this at one moment mean that the core runs in circles.
 const TIMEOUTS_AT_ONCE: usize = 50;
@@ -74,6 +82,7 @@ impl World {
             synced: true,
             version: 41,
             ids: 0,
+            answers: Vec::new(),
             published: BTreeMap::new(),
             events: VecDeque::new(),
             dead: false,
@@ -150,6 +159,38 @@ impl World {
     pub fn press(&mut self, station: &str) {
         let candidate = self.draw_id();
         self.happens(Event::ButtonPressed { station: station.into(), candidate });
+    }
+
+    /// An operator or technician wants a session to start.
+    pub fn order_start(&mut self, station: &str, by: OrderedBy, user: Option<&str>) {
+        let candidate = self.draw_id();
+        let (order, user) = (OrderId(u64::from(self.ids)), user.map(Into::into));
+        let station = station.into();
+        let order = StartOrder { order, by, station, candidate, user, badge: None };
+        self.happens(Event::StartOrdered(order));
+    }
+
+    /// An operator or technician wants what runs there to end.
+    pub fn order_stop(&mut self, station: &str, by: OrderedBy, now: bool) {
+        let target = StopTarget::Station(station.into());
+        self.happens(Event::StopOrdered(StopOrder { order: OrderId(0), by, target, now }));
+    }
+
+    /// A station is taken out of service: first on disk, then in the core.
+    pub fn take_out_of_service(&mut self, station: &str, note: Option<&str>) {
+        let (station, note) = (StationId::from(station), note.map(String::from));
+        self.disk.out_of_service.push((station.clone(), note.clone()));
+        self.happens(Event::TakenOutOfService { station, note });
+    }
+
+    pub fn return_to_service(&mut self, station: &str) {
+        let station = StationId::from(station);
+        self.disk.out_of_service.retain(|(marked, _)| *marked != station);
+        self.happens(Event::ReturnedToService { station });
+    }
+
+    pub fn last_answer(&self) -> Option<OrderAnswer> {
+        self.answers.last().copied()
     }
 
     /// The cloud pushes the list as it stands in `allowlist`.
@@ -302,12 +343,7 @@ impl World {
         }
         for view in self.gateway.stations(self.now()) {
             let told = self.published.get(&view.station);
-            assert_eq!(
-                told.map(String::as_str),
-                Some(view.state.as_str()),
-                "{} changed untold",
-                view.station
-            );
+            assert_eq!(told, Some(&told_of(&view)), "{} changed untold", view.station);
         }
         self.disk.check();
     }
@@ -341,10 +377,11 @@ impl World {
             Command::ShowFeedback(_, feedback) => self.shown.push(feedback),
             Command::Notify(notice) => self.notices.push(notice),
             Command::PublishStation(id) => {
-                let state = self.state(id.as_str());
-                let before = self.published.insert(id.clone(), state.clone());
-                assert!(after_failure || before != Some(state), "{id} told without a change");
+                let told = told_of(&self.view(id.as_str()));
+                let before = self.published.insert(id.clone(), told.clone());
+                assert!(after_failure || before != Some(told), "{id} told without a change");
             }
+            Command::Answer(_, answer) => self.answers.push(answer),
         }
     }
 
@@ -371,6 +408,10 @@ impl World {
             }
         }
     }
+}
+
+fn told_of(view: &StationView) -> Told {
+    (view.state.as_str().into(), view.fault.clone(), view.note.clone())
 }
 
 pub fn interruptions(world: &World) -> usize {
