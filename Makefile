@@ -8,11 +8,12 @@
 #   make release packages, binaries, SBOM, checksums and changelog, the same bytes each time
 #   make package-test  the package on booted Debian 12 and 13 (containers, as root)
 #   make nightly-boot  the arm64 package on an emulated arm64 machine (minutes, as root)
+#   make writes  what a site writes to its card, at the block layer (half an hour, as root)
 #   make test-arm64    core, store and protocol tests as arm64, emulated
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench bench-bus deb release reproducible package-test nightly-boot test-arm64 setup tools rust python help clean
+.PHONY: demo test lint bench bench-bus deb release reproducible package-test nightly-boot writes test-arm64 setup tools rust python help clean
 
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev libsystemd-dev \
             pcscd pcsc-tools vsmartcard-vpcd mosquitto socat python3 python3-venv tzdata
@@ -62,10 +63,19 @@ reproducible: release
 	cross/build.sh reproducible
 
 package-test:
+	cross/build.sh setup
+	cross/build.sh deb $$(dpkg --print-architecture)
 	tests/package/run.sh
 
 nightly-boot:
+	cross/build.sh setup
+	cross/build.sh deb arm64
 	tests/package/vm.sh
+
+writes:
+	cross/build.sh setup
+	cross/build.sh deb $$(dpkg --print-architecture)
+	tests/package/writes.sh
 
 test-arm64:
 	cross/build.sh setup

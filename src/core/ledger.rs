@@ -156,6 +156,25 @@ pub enum EndReason {
     PowerLoss,
 }
 
+impl EndReason {
+    /// The word of the cloud contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EndReason::Finished => "finished",
+            EndReason::Tapped => "tapped",
+            EndReason::Unplugged => "unplugged",
+            EndReason::NotUsed => "not_used",
+            EndReason::Limit => "limit",
+            EndReason::Handover => "handover",
+            EndReason::Revoked => "revoked",
+            EndReason::Remote => "remote",
+            EndReason::Technician => "technician",
+            EndReason::SwitchFailed => "switch_failed",
+            EndReason::PowerLoss => "power_loss",
+        }
+    }
+}
+
 /// How a session's energy is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -173,6 +192,16 @@ pub enum Quality {
 pub enum InterruptionCause {
     PowerLoss,
     SwitchOpened,
+}
+
+impl InterruptionCause {
+    /// The word of the cloud contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            InterruptionCause::PowerLoss => "power_loss",
+            InterruptionCause::SwitchOpened => "switch_opened",
+        }
+    }
 }
 
 /// Why energy belongs to no session.

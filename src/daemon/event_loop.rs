@@ -239,12 +239,16 @@ impl Daemon {
         }
         let progress: BTreeMap<_, _> = self.field.progress().into_iter().collect();
         let stuck = self.watch.stuck_buses(progress, Instant::now());
-        if !stuck.is_empty() {
-            tracing::error!("bus tasks make no progress: {stuck:?}; systemd will restart tapgate");
-        } else if self.store.ping().await.is_err() {
+        if stuck.is_empty() && self.store.ping().await.is_ok() {
+            self.systemd.feed_watchdog();
+            return;
+        }
+        // Looked at again with the next pulse: what only was slow must not cost a restart.
+        self.watch.put_off(Chore::Watchdog);
+        if stuck.is_empty() {
             tracing::error!("the store does not answer; systemd will restart tapgate");
         } else {
-            self.systemd.feed_watchdog();
+            tracing::error!("bus tasks make no progress: {stuck:?}; systemd will restart tapgate");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Tells journal, cloud and technician what happens.
 
 use crate::core::event::Notice;
-use crate::core::ids::{BusId, DeviceId, ReaderId, StationId};
+use crate::core::ids::{BusId, DeviceId, ReaderId, SessionId, StationId};
 use crate::core::ledger::{Fact, Record};
 use crate::core::view::StationView;
 use crate::daemon::event_loop::Daemon;
@@ -22,8 +22,26 @@ impl Daemon {
     pub(super) fn log_records(&self, records: &[Record], head: u64) {
         let first = head + 1 - records.len() as u64;
         for (record, seq) in records.iter().zip(first..) {
-            log_fact(&record.fact, seq);
+            match &record.fact {
+                Fact::SessionEnding { session, reason } => {
+                    self.log_session(seq, session, reason.as_str(), "session is ending");
+                }
+                Fact::Interruption { session, cause, .. } => {
+                    self.log_session(seq, session, cause.as_str(), "session was interrupted");
+                }
+                fact => log_fact(fact, seq),
+            }
         }
+    }
+
+    /// These records name the session alone; the station's story has them all the same.
+    fn log_session(&self, record: u64, session: &SessionId, reason: &str, what: &str) {
+        let stations = self.gateway.stations(self.clock.now());
+        let its = |view: &&StationView| {
+            view.session.as_ref().is_some_and(|open| open.session == *session)
+        };
+        let station = stations.iter().find(its).map(|view| view.station.as_str());
+        tracing::info!(record, station, %session, reason, "{what}: {reason}");
     }
 
     pub(super) fn notify(&self, notice: &Notice) {
@@ -291,23 +309,18 @@ fn log_fact(fact: &Fact, record: u64) {
             badge = start.badge.as_ref().map(|badge| badge.as_str()),
             "session started"
         ),
-        Fact::SessionEnding { session, reason } => {
-            tracing::info!(record, %session, "session is ending: {reason:?}");
-        }
         Fact::SessionEnded(end) => tracing::info!(
             record,
             station = end.start.station.as_str(),
             session = %end.start.session,
             user = end.start.user.as_ref().map(|user| user.as_str()),
             badge = end.start.badge.as_ref().map(|badge| badge.as_str()),
-            "session ended: {:?}, {} s, {}",
-            end.reason,
+            reason = end.reason.as_str(),
+            "session ended: {}, {} s, {}",
+            end.reason.as_str(),
             end.duration_s,
             end.energy_wh.map_or("unmetered".into(), |energy| format!("{energy} Wh")),
         ),
-        Fact::Interruption { session, cause, .. } => {
-            tracing::warn!(record, %session, "session was interrupted: {cause:?}");
-        }
         Fact::Unattributed { station, from_wh, to_wh, .. } => {
             let energy = to_wh - from_wh;
             tracing::info!(record, station = station.as_str(), "{energy} Wh without a session");
@@ -330,6 +343,8 @@ fn log_fact(fact: &Fact, record: u64) {
             tracing::info!(record, "allowlist {version} applied: {count} badges");
         }
         Fact::GatewayStarted { .. }
+        | Fact::SessionEnding { .. }
+        | Fact::Interruption { .. }
         | Fact::SessionSlot { .. }
         | Fact::ClockSet { .. }
         | Fact::BadgeOverride { .. }

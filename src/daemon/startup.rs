@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
@@ -33,10 +34,15 @@ const READER_EVENTS: usize = 32;
 /// Commands of technicians that wait for the loop.
 const CONTROL_REQUESTS: usize = 8;
 
+/// How long a start may take: a ledger of a gigabyte is read as a whole where the last run crashed,
+/// and a worn card reads 5 MB/s.
+const STORE_CHECK: Duration = Duration::from_secs(300);
+
 /// Opens, recovers, spawns; the daemon is ready when this returns.
 pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
     let config = running.config.clone();
     let systemd = Systemd::from_env();
+    systemd.extend_timeout(STORE_CHECK);
     let (store, recovered) = open_store(&config.storage)?;
     let trusted = recovered.same_boot && recovered.newest.is_some_and(|newest| newest.synced);
     let clock = Clock::new(recovered.boot, trusted);

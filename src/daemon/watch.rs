@@ -27,8 +27,10 @@ enum ReaderState {
     Missing(String),
 }
 
-/// A bus task advances even when every unit times out; one that does not is stuck.
-const BUS_STUCK: Duration = Duration::from_secs(15);
+/// A bus task advances even when every unit times out; one that does not is stuck. Longer than the
+/// slowest honest request: a call that breaks (10 s), the line opened again (5 s) and listened to
+/// (21 s), the call repeated (10 s).
+const BUS_STUCK: Duration = Duration::from_secs(60);
 
 impl Watch {
     pub(super) fn new(readers: impl Iterator<Item = ReaderId>) -> Watch {
@@ -43,6 +45,11 @@ impl Watch {
             unreachable: BTreeMap::new(),
             buttons: BTreeMap::new(),
         }
+    }
+
+    /// The chore was not done after all: it is due at once.
+    pub(super) fn put_off(&mut self, chore: Chore) {
+        self.done.remove(&chore);
     }
 
     /// Whether `chore` was last done at least `every` ago; then it counts as done now.
@@ -151,5 +158,52 @@ impl Watch {
 
     pub(super) fn has_missing_reader(&self) -> bool {
         self.readers.iter().any(|(_, state)| matches!(state, ReaderState::Missing(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch() -> Watch {
+        Watch::new(std::iter::empty())
+    }
+
+    fn progress(count: u64) -> BTreeMap<BusId, u64> {
+        BTreeMap::from([("room".into(), count), ("line".into(), 2 * count)])
+    }
+
+    #[test]
+    fn bus_that_makes_no_progress_is_stuck_and_named() {
+        let (mut watch, start) = (watch(), Instant::now());
+        assert!(watch.stuck_buses(progress(1), start).is_empty());
+        let mut one_stands = progress(2);
+        one_stands.insert("line".into(), 2);
+
+        let early = watch.stuck_buses(one_stands.clone(), start + BUS_STUCK / 2);
+        let late = watch.stuck_buses(one_stands, start + BUS_STUCK);
+
+        assert_eq!((early, late), (vec![], vec![BusId::from("line")]));
+    }
+
+    #[test]
+    fn bus_that_moves_again_is_not_stuck() {
+        let (mut watch, start) = (watch(), Instant::now());
+        watch.stuck_buses(progress(1), start);
+        assert_eq!(watch.stuck_buses(progress(1), start + BUS_STUCK).len(), 2);
+
+        assert!(watch.stuck_buses(progress(2), start + BUS_STUCK * 2).is_empty());
+    }
+
+    #[test]
+    fn chore_that_was_put_off_is_due_at_once() {
+        let mut watch = watch();
+        let hour = Duration::from_secs(3_600);
+        assert!(watch.is_due(Chore::Watchdog, hour));
+        assert!(!watch.is_due(Chore::Watchdog, hour));
+
+        watch.put_off(Chore::Watchdog);
+
+        assert!(watch.is_due(Chore::Watchdog, hour));
     }
 }

@@ -2,6 +2,40 @@
 
 PACKAGES=systemd,systemd-sysv,dbus,polkitd,pcscd,libsystemd0,adduser,vsmartcard-vpcd,python3,procps,udev,kmod,mosquitto,mosquitto-clients,jq
 
+# want_tools COMMAND=PACKAGE...: installs what is missing. Needs root.
+want_tools() {
+    local pair missing=()
+    [ "$(id -u)" = 0 ] || { echo "run this as root: it makes and boots Debian roots" >&2; exit 77; }
+    for pair in "$@"; do
+        command -v "${pair%=*}" >/dev/null || missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    echo "installing: ${missing[*]}"
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+}
+
+# newest_package ARCH: the package that make deb made.
+newest_package() {
+    ls -t ../../dist/tapgate_*_"$1".deb 2>/dev/null | head -1 | grep . ||
+        { echo "there is no package: cross/build.sh deb $1" >&2; return 69; }
+}
+
+# root_cache: where roots are kept for the next run.
+root_cache() {
+    local cache=${TAPGATE_ROOTS:-${CARGO_TARGET_DIR:-../../target}/roots}
+    mkdir -p "$cache"
+    realpath "$cache"
+}
+
+# card IMAGE MEGABYTES MOUNT [options]: an ext4 file system of its own, on a loop device.
+card() {
+    truncate -s "$2M" "$1"
+    mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 "$1"
+    mkdir -p "$3"
+    mount -o "loop${4:+,$4}" "$1" "$3"
+}
+
 # make_root SUITE FOLDER: a fresh Debian, kept for the next run.
 make_root() {
     [ -e "$2/.complete" ] && return

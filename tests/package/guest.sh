@@ -9,6 +9,7 @@ say() { echo "  $*"; }
 fail() {
     echo "  FAILED: $*"
     journalctl -b --no-pager -n 40 -o cat -u tapgate -u pcscd || true
+    systemctl list-jobs --no-pager | head -20
     tapgate status || true
     exit 1
 }
@@ -97,11 +98,40 @@ journal_tells_the_story() {
     until_ "journalctl finds the session by STATION" sh -c \
         "journalctl -u tapgate STATION=washer-1 -o json --no-pager | grep -q 'session started'"
     line=$(journalctl -u tapgate STATION=washer-1 -o json --no-pager | grep 'session started' | tail -1)
-    for field in STATION SESSION USER BADGE RECORD PRIORITY SYSLOG_IDENTIFIER; do
-        jq -e "has(\"$field\")" <<<"$line" >/dev/null || fail "the journal has no $field: $line"
-    done
+    has_fields "$line" STATION SESSION USER BADGE RECORD PRIORITY SYSLOG_IDENTIFIER
     say "journal fields: $(jq -c '{STATION,SESSION,USER,BADGE,RECORD,PRIORITY}' <<<"$line")"
     ! journalctl -b -u tapgate --no-pager | grep -q $ANNA || fail "a UID is in the journal"
+}
+
+has_fields() { # LINE FIELD...
+    local line=$1 field
+    shift
+    for field in "$@"; do
+        jq -e "has(\"$field\")" <<<"$line" >/dev/null || fail "the journal has no $field: $line"
+    done
+}
+
+# The newest line of the journal with this field and this text.
+journal_line() { # FIELD=VALUE TEXT
+    journalctl -b -u tapgate "$1" -o json --no-pager | grep -F "$2" | tail -1
+}
+
+journal_says() { # WHAT FIELD=VALUE TEXT FIELD...
+    until_ "$1" sh -c "journalctl -b -u tapgate '$2' -o json --no-pager | grep -qF '$3'"
+    has_fields "$(journal_line "$2" "$3")" "${@:4}"
+}
+
+a_stranger_is_refused() {
+    python3 $RIG/site.py tap 04FFFFFF
+    journal_says "journalctl finds a refusal by REASON" REASON=unknown_badge refused READER STATION
+    is "the relay" "$(coil)" 0
+}
+
+machines_fall_silent() {
+    systemctl stop machines
+    journal_says "journalctl finds a dead bus by BUS" BUS=room "bus is down" PRIORITY
+    machines
+    until_ "the machines answer again" holds '[.devices[].state] == ["ok", "ok"]'
 }
 
 # The session that was there before is still there, and its machine never stopped.
@@ -124,14 +154,19 @@ watchdog_restarts() {
 
 reloads() {
     local session pid
-    [ "$(unit CanReload)" = yes ] || { say "this version does not reload"; return; }
     session=$(station session.session)
     pid=$(unit MainPID)
     sed -i 's/^label = .*/label = "Machine one"/' /etc/tapgate/config.toml
-    systemctl reload tapgate
-    until_ "a reload takes the new config" holds '.stations[0].label == "Machine one"'
-    is "the same process" "$(unit MainPID)" "$pid"
+    must "systemctl reload" systemctl reload tapgate
+    # It returns when the new config runs, not before.
+    is "the reloaded label" "$(station label)" "Machine one"
+    is "the same process" "$(unit MainPID)/$(unit ActiveState)" "$pid/active"
     goes_on "$session" "the reload"
+    echo 'colour = "blue"' >> /etc/tapgate/config.toml
+    ! systemctl reload tapgate 2>/dev/null || fail "a wrong config was reloaded"
+    is "after a refused reload" "$(unit MainPID)/$(unit ActiveState)" "$pid/active"
+    goes_on "$session" "the refused reload"
+    sed -i '$d' /etc/tapgate/config.toml
 }
 
 upgrades() {
@@ -171,6 +206,8 @@ part_install() {
     machines
     broker
     first_start
+    a_stranger_is_refused
+    machines_fall_silent
     starts_a_session
     journal_tells_the_story
     watchdog_restarts
@@ -181,6 +218,7 @@ part_install() {
     systemctl start tapgate
     goes_on "$(station session.session)" "stop and start"
     ends_by_itself
+    journal_says "its end is there too" STATION=washer-1 "session is ending" SESSION REASON RECORD
     fails_for_good_on_a_wrong_config
     systemctl disable -q --now mosquitto
 }
@@ -196,11 +234,48 @@ part_offline() {
     ends_by_itself
 }
 
+# Not tests: the site whose writes writes.sh counts.
+part_site() {
+    dpkg -i $RIG/tapgate.deb >/dev/null
+    machines
+    broker
+    first_start
+}
+
+part_sessions() { # COUNT
+    for _ in $(seq "$1"); do
+        starts_a_session >/dev/null
+        ends_by_itself >/dev/null
+    done
+}
+
 part_readonly() {
     ! touch /usr/probe 2>/dev/null || fail "the root is writable"
     ! touch /etc/probe 2>/dev/null || fail "/etc is writable"
     part_offline
-    must "the ledger is on its own file system" test -s /var/lib/tapgate/tapgate.db
+    must "the ledger is on its own file system" mountpoint -q /var/lib/tapgate
+    must "the ledger" test -s /var/lib/tapgate/tapgate.db
+    card_hangs
+}
+
+# A card that takes no write any more: the store makes no progress, and so nobody feeds the watchdog.
+card_hangs() {
+    local pid
+    pid=$(unit MainPID)
+    sync
+    fsfreeze -f /var/lib/tapgate
+    tap
+    is "the relay while nothing can be recorded" "$(coil)" 0
+    until_ "the watchdog ends a daemon whose store hangs" sh -c \
+        "journalctl -b -u tapgate -o cat --no-pager | grep -q 'Watchdog timeout'"
+    fsfreeze -u /var/lib/tapgate
+    until_ "it starts again when the card writes again" sh -c \
+        "systemctl is-active -q tapgate && [ \$(systemctl show -P MainPID tapgate) != $pid ]"
+    until_ "the machines answer the daemon" holds '[.devices[].state] == ["ok", "ok"]'
+    touch /run/site/idle
+    until_ "the washer is free" holds '.stations[0].state == "available"'
+    is "the relay" "$(coil)" 0
+    rm /run/site/idle
 }
 
 part_remove() {
@@ -224,11 +299,12 @@ part_vm() {
     modprobe xhci_pci
     until_ "a serial adapter is there" test -e /dev/ttyUSB0
     machines
-    thousand_badges
+    many_badges
     install -D -m 0640 -g tapgate $RIG/config.toml /etc/tapgate/config.toml
     must "the config passes tapgate check" tapgate check
-    systemctl start tapgate
-    until_ "1,000 badges decide" holds '.allowlist.count == 1000'
+    systemctl start --no-block tapgate
+    until_ "started" systemctl is-active tapgate
+    until_ "$BADGES badges decide" holds ".allowlist.count == $BADGES"
     until_ "the machines answer the daemon" holds '[.devices[] | select(.bus == "room").state] == ["ok", "ok"]'
     until_ "the port opens; only the silent meter does not answer" holds '.devices[] | select(.bus == "line") | .last_error | test("answer|timed? ?out|silent"; "i")'
     say "the silent unit: $(status | jq -r '.devices[] | select(.bus == "line").last_error')"
@@ -247,14 +323,28 @@ part_vm() {
     say "nightly: passed"
 }
 
-# The broker's package is unpacked, not installed: it has no user of its own.
-thousand_badges() {
+# The broker's package is unpacked, not installed: it has no user of its own. BADGES are more than a
+# list inline holds.
+BADGES=1000
+many_badges() {
     (umask 077; mkdir -p /etc/credstore; echo secret > /etc/credstore/mqtt-password)
     printf 'listener 1883 127.0.0.1\nallow_anonymous true\nuser root\n' > /run/mosquitto.conf
     systemd-run -q --unit=broker mosquitto -c /run/mosquitto.conf
-    python3 $RIG/site.py allowlist $(printf '04%06X ' $(seq 1000)) > /run/head.json
+    python3 $RIG/site.py parts $BADGES /run/list
     until_ "a broker holds the list" mosquitto_pub -h 127.0.0.1 -q 1 -r \
-        -t tapgate/1/package-test/down/allowlist -f /run/head.json
+        -t tapgate/1/package-test/down/allowlist -f /run/list/head.json
+    systemd-run -q --unit=cloud bash $RIG/guest.sh cloud
+}
+
+# Sends the list's part whenever it is asked for.
+part_cloud() {
+    local topic=tapgate/1/package-test chunk asked
+    mosquitto_sub -h 127.0.0.1 -q 1 -t $topic/up/allowlist | while read -r asked; do
+        [[ $asked == *'"get"'* ]] || continue
+        for chunk in /run/list/chunk-*; do
+            mosquitto_pub -h 127.0.0.1 -q 1 -t $topic/down/part -f "$chunk"
+        done
+    done
 }
 
 # Without a session.
@@ -267,4 +357,4 @@ watchdog_bites() {
     until_ "the watchdog restarts a daemon that hangs" sh -c "[ \$(systemctl show -P NRestarts tapgate) = 1 ]"
 }
 
-"part_$1"
+"part_$1" "${@:2}"

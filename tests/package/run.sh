@@ -9,22 +9,21 @@ set -euo pipefail
 cd "$(dirname "$0")"
 . ./container.sh
 
-[ "$(id -u)" = 0 ] || { echo "run this as root: it boots containers" >&2; exit 77; }
-for tool in systemd-nspawn mmdebstrap; do
-    command -v $tool >/dev/null || { echo "apt-get install systemd-container mmdebstrap" >&2; exit 69; }
-done
-deb=$(ls -t ../../dist/tapgate_*_"$(dpkg --print-architecture)".deb 2>/dev/null | head -1)
-[ -n "$deb" ] || { echo "there is no package: cross/build.sh deb amd64" >&2; exit 69; }
-cache=${TAPGATE_ROOTS:-${CARGO_TARGET_DIR:-../../target}/roots}
-mkdir -p "$cache"
-cache=$(realpath "$cache")
-trap end_container EXIT
+want_tools systemd-nspawn=systemd-container mmdebstrap=mmdebstrap
+deb=$(newest_package "$(dpkg --print-architecture)")
+cache=$(root_cache)
+trap tidy_up EXIT
 
-# The package as it was before: the same files under a lower version.
+tidy_up() {
+    end_container
+    if [ -n "${root:-}" ] && mountpoint -q "$root.data"; then umount "$root.data"; fi
+}
+
+# The package as it was before, PREVIOUS=FILE or the same files: under a lower version.
 previous() { # DEB OUT
     local folder
     folder=$(mktemp -d)
-    dpkg-deb -R "$1" "$folder"
+    dpkg-deb -R "${PREVIOUS:-$1}" "$folder"
     sed -i 's/^Version: .*/Version: 0.0.9-1/' "$folder/DEBIAN/control"
     dpkg-deb --root-owner-group -Zgzip -z1 -b "$folder" "$2" >/dev/null
     rm -rf "$folder"
@@ -40,25 +39,29 @@ part() {
     power_off
 }
 
+# The ledger has a file system of its own, as on a card with a partition for it.
+on_a_readonly_root() {
+    card "$root.img" 64 "$root.data" noatime,nodev,nosuid,noexec
+    cp -a "$root/var/lib/tapgate/." "$root.data/"
+    part readonly --read-only --bind="$root.data:/var/lib/tapgate" --tmpfs=/var/tmp --tmpfs=/var/log
+    cp -a "$root.data/." "$root/var/lib/tapgate/"
+    umount "$root.data"
+    rm -r "$root.img" "$root.data"
+}
+
 [ $# -gt 0 ] || set -- bookworm trixie
 for suite in "$@"; do
     make_root "$suite" "$cache/$suite"
     root=$cache/run-$suite
-    rm -rf "$root" "$root.data" "$root.console"
+    rm -rf "$root" "$root.img" "$root.console"
     cp -a --reflink=auto "$cache/$suite" "$root"
     mkdir -p "$root/opt/rig"
     cp guest.sh site.py config.toml "$root/opt/rig/"
     cp "$deb" "$root/opt/rig/tapgate.deb"
     previous "$deb" "$root/opt/rig/previous.deb"
-    part install
-    part offline
-    # The ledger's own partition.
-    mv "$root/var/lib/tapgate" "$root.data"
-    mkdir "$root/var/lib/tapgate"
-    part readonly --read-only --bind="$root.data:/var/lib/tapgate" --tmpfs=/var/tmp --tmpfs=/var/log
-    rmdir "$root/var/lib/tapgate"
-    mv "$root.data" "$root/var/lib/tapgate"
-    part remove
+    for part in ${PARTS:-install offline readonly remove}; do
+        if [ "$part" = readonly ]; then on_a_readonly_root; else part "$part"; fi
+    done
     rm -rf "$root"
     echo "$suite: passed"
 done

@@ -3,11 +3,13 @@
     site.py machines            a relay board (unit 1) and an SDM120 behind its relay 1 (unit 11)
     site.py tap UID             holds a MIFARE Classic 1K to the first virtual reader
     site.py allowlist UID...    prints the head of an allowlist, version 1, of users u-1, u-2, ...
+    site.py parts COUNT FOLDER  writes one of COUNT badges: its head, and its one part in chunks
 
 `machines` keeps /run/site/coil-N (0 or 1), appends every change of a coil to /run/site/changes, and
 draws no power while /run/site/idle exists.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -22,6 +24,7 @@ FOLDER = "/run/site"
 WATTS = 40_000
 ATR = bytes.fromhex("3B8F8001804F0CA000000306030001000000006A")
 HELD_S = 2.0
+CHUNK = 45 * 1024
 
 
 class Site:
@@ -124,17 +127,40 @@ def tap(uid):
             pass
 
 
+def canonical(entry):
+    return json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
+
+
+def entries_of(uids):
+    entry = {"origin": "issued", "status": "active", "grants": ["group:laundry"]}
+    return [{"badge": f"b-{n}", "uid": uid.upper(), "user": f"u-{n}", **entry}
+            for n, uid in enumerate(sorted(uids, key=bytes.fromhex), 1)]
+
+
+def head(entries, content):
+    digest = hashlib.sha256(b"".join(hashlib.sha256(canonical(e)).digest() for e in entries))
+    return json.dumps({"list": "0192f0c1-0000-7000-8000-000000000001", "version": 1,
+                       "count": len(entries), "digest": digest.hexdigest(),
+                       "issued_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **content})
+
+
 def allowlist(uids):
-    entries = [{"badge": f"b-{n}", "uid": uid.upper(), "user": f"u-{n}", "origin": "issued",
-                "status": "active", "grants": ["group:laundry"]} for n, uid in enumerate(uids, 1)]
-    digest = hashlib.sha256()
-    for entry in sorted(entries, key=lambda entry: bytes.fromhex(entry["uid"])):
-        canonical = json.dumps(entry, sort_keys=True, separators=(",", ":"))
-        digest.update(hashlib.sha256(canonical.encode()).digest())
-    print(json.dumps({"list": "0192f0c1-0000-7000-8000-000000000001", "version": 1,
-                      "count": len(entries), "digest": digest.hexdigest(),
-                      "issued_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                      "entries": entries}))
+    entries = entries_of(uids)
+    print(head(entries, {"entries": entries}))
+
+
+def parts(count, folder):
+    entries = entries_of(f"04{n:06X}" for n in range(1, count + 1))
+    part = b"".join(canonical(entry) + b"\n" for entry in entries)
+    sha256 = hashlib.sha256(part).hexdigest()
+    os.makedirs(folder)
+    with open(f"{folder}/head.json", "w") as file:
+        file.write(head(entries, {"parts": [{"sha256": sha256, "bytes": len(part)}]}))
+    chunks = [part[at:at + CHUNK] for at in range(0, len(part), CHUNK)]
+    for i, chunk in enumerate(chunks):
+        with open(f"{folder}/chunk-{i}.json", "w") as file:
+            data = base64.b64encode(chunk).decode()
+            json.dump({"sha256": sha256, "i": i, "n": len(chunks), "data": data}, file)
 
 
 if __name__ == "__main__":
@@ -145,5 +171,7 @@ if __name__ == "__main__":
         tap(bytes.fromhex(rest[0]))
     elif verb == "allowlist":
         allowlist(rest)
+    elif verb == "parts":
+        parts(int(rest[0]), rest[1])
     else:
         sys.exit(__doc__)

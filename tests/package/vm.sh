@@ -7,19 +7,15 @@
 # and booted from an initramfs. dpkg's scripts are tested in containers, by run.sh.
 set -euo pipefail
 cd "$(dirname "$0")"
+. ./container.sh
 QEMU=${QEMU:-qemu-system-aarch64}
 SUITE=${SUITE:-trixie}
 LIMIT_S=${LIMIT_S:-600}
 
-[ "$(id -u)" = 0 ] || { echo "run this as root: it makes a Debian root" >&2; exit 77; }
-for tool in mmdebstrap "$QEMU" cpio depmod; do
-    command -v "$tool" >/dev/null || { echo "apt-get install qemu-system-arm mmdebstrap cpio kmod" >&2; exit 69; }
-done
-deb=$(ls -t ../../dist/tapgate_*_arm64.deb 2>/dev/null | head -1)
-[ -n "$deb" ] || { echo "there is no package: cross/build.sh deb arm64" >&2; exit 69; }
-cache=${TAPGATE_ROOTS:-${CARGO_TARGET_DIR:-../../target}/roots}
-mkdir -p "$cache"
-cache=$(realpath "$cache")
+want_tools mmdebstrap=mmdebstrap "$QEMU=qemu-system-arm" cpio=cpio depmod=kmod \
+    systemd-sysusers=systemd
+deb=$(newest_package arm64)
+cache=$(root_cache)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -42,7 +38,7 @@ fetch_kernel() {
 prepare() { # ROOT
     local root=$1 kernel=$cache/kernel-arm64 version folder
     dpkg-deb -x "$deb" "$root"
-    [ -e "$root/bin/sh" ] || ln -s dash "$root/bin/sh"
+    [ -e "$root/bin/sh" ] || ln -s bash "$root/bin/sh"
     printf 'passwd: files systemd\ngroup: files systemd\nshadow: files\nhosts: files\n' > "$root/etc/nsswitch.conf"
     printf '127.0.0.1 localhost\n' > "$root/etc/hosts"
     systemd-sysusers --root="$root" 2>/dev/null
@@ -53,6 +49,8 @@ prepare() { # ROOT
     cat config.toml serial.toml > "$root/opt/rig/config.toml"
     cat > "$root/etc/systemd/system/nightly.service" <<'UNIT'
 [Unit]
+# It follows the target that pulls it in, which only works without the default dependencies.
+DefaultDependencies=no
 After=multi-user.target
 [Service]
 ExecStart=/bin/bash /opt/rig/guest.sh vm
@@ -83,9 +81,9 @@ cp -a --reflink=auto "$cache/arm64-$SUITE" "$work/root"
 prepare "$work/root"
 (cd "$work/root" && find . -print0 | cpio -0 -o -H newc --quiet) > "$work/initramfs"
 echo "booting $(basename "$deb") on an emulated Cortex-A53"
-timeout -k 5 "$LIMIT_S" "$QEMU" -M virt -cpu cortex-a53 -accel tcg,thread=multi -smp 2 -m 1536 \
+timeout -k 5 "$LIMIT_S" "$QEMU" -M virt -cpu cortex-a53 -accel tcg -smp 2 -m 1536 \
     -kernel "$cache"/kernel-arm64/boot/vmlinuz-* -initrd "$work/initramfs" \
-    -append "console=ttyAMA0 rdinit=/init quiet systemd.show_status=0 systemd.firstboot=no" \
+    -append "console=ttyAMA0 rdinit=/init quiet systemd.firstboot=no systemd.mask=serial-getty@ttyAMA0.service" \
     -nographic -no-reboot -net none -device qemu-xhci \
     -chardev socket,id=rs485,path="$work/rs485",server=on,wait=off \
     -device usb-serial,chardev=rs485,always-plugged=on </dev/null | tee "$work/log"
