@@ -112,7 +112,11 @@ sbom() {
     has_tool cargo-cyclonedx "$CYCLONEDX" || install_tool cargo-cyclonedx "$CYCLONEDX"
     cargo cyclonedx --format json --no-default-features --no-build-deps --target "$(triple arm64)" \
         --override-filename tapgate.cdx
-    mv tapgate.cdx.json dist/tapgate.cdx.json
+    # The same bytes each time: no serial number, no folder, the commit's time.
+    sed -e '/"serialNumber":/d' -e "s|$PWD|/tapgate|g" \
+        -e "s|\"timestamp\": \"[^\"]*\"|\"timestamp\": \"$(date -ud "@$SOURCE_DATE_EPOCH" +%FT%TZ)\"|" \
+        tapgate.cdx.json > dist/tapgate.cdx.json
+    rm tapgate.cdx.json
 }
 
 release() {
@@ -137,11 +141,10 @@ reproducible() {
     git clone -q . "$elsewhere/some-other-folder"
     mkdir "$elsewhere/target"
     cp -r --reflink=auto "$target/tools" "$elsewhere/target/"
-    CARGO_TARGET_DIR=$elsewhere/target "$elsewhere/some-other-folder/cross/build.sh" deb arm64 amd64
-    for package in dist/*.deb; do
-        cmp "$package" "$elsewhere/some-other-folder/dist/$(basename "$package")"
-        echo "identical: $(basename "$package")"
-    done
+    CARGO_TARGET_DIR=$elsewhere/target "$elsewhere/some-other-folder/cross/build.sh" release
+    diff dist/SHA256SUMS "$elsewhere/some-other-folder/dist/SHA256SUMS"
+    (cd "$elsewhere/some-other-folder/dist" && sha256sum -c SHA256SUMS)
+    echo "the same bytes, built twice"
     rm -rf "$elsewhere"
 }
 
