@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,17 +21,35 @@ pub(super) fn ask<T>(
     request: &Request,
     answer: impl FnOnce(Reply) -> Option<T>,
 ) -> Result<T, ExitCode> {
-    let config = config::load(config_file).map_err(|errors| {
-        eprintln!("{errors}");
-        ExitCode::from(EXIT_CONFIG)
-    })?;
-    let socket = config.control_socket;
+    let socket = socket_of(config_file)?;
     let reply = converse(&socket, request).map_err(|error| explain(&socket, &error))?;
     if let Reply::Error(why) = &reply {
         eprintln!("tapgate: {why}");
         return Err(ExitCode::from(EXIT_FAILURE));
     }
     answer(reply).ok_or_else(out_of_step)
+}
+
+/// A file with errors still names the socket: the daemon runs on what it said before.
+fn socket_of(config_file: &Path) -> Result<PathBuf, ExitCode> {
+    let errors = match config::load(config_file) {
+        Ok(config) => return Ok(config.control_socket),
+        Err(errors) => errors,
+    };
+    match config::control_socket(config_file) {
+        Ok(socket) => {
+            let file = config_file.display();
+            eprintln!("tapgate: the config has errors by now; run: tapgate check {file}");
+            Ok(socket)
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Err(explain(config_file, &error))
+        }
+        Err(_) => {
+            eprintln!("{errors}");
+            Err(ExitCode::from(EXIT_CONFIG))
+        }
+    }
 }
 
 /// Says on stderr why the daemon cannot be asked and what to do.

@@ -34,12 +34,21 @@ use wiring::Wiring;
 
 /// Where the config lies, unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/tapgate/config.toml";
+/// Where the daemon listens, unless `[control] socket` says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/tapgate/control.sock";
 
 /// Reads and checks a config file, the profiles in its folder, and the files that it names.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let text =
         library::read_text(path).map_err(|problem| ConfigErrors::new(vec![problem], Vec::new()))?;
     site::read(&path.display().to_string(), &text, None)
+}
+
+/// Where the daemon listens that was started on this file, whatever else is wrong with it by now.
+pub fn control_socket(path: &Path) -> std::io::Result<PathBuf> {
+    let table: Option<toml::Table> = std::fs::read_to_string(path)?.parse().ok();
+    let socket = table.as_ref().and_then(|table| table.get("control")?.get("socket")?.as_str());
+    Ok(socket.map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from))
 }
 
 /// Checks a config as text against the built-in profiles; no other file is looked at.

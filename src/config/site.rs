@@ -12,7 +12,7 @@ use super::readers::{self, Visitor};
 use super::stations::{self, StationDraft, Surroundings};
 use super::values::{self, MAX_DURATION, duration_within, energy_wh};
 use super::wiring::Wiring;
-use super::{Config, Storage, buses, cloud};
+use super::{Config, DEFAULT_SOCKET, Storage, buses, cloud};
 use crate::core::site::{Billing, MaxConcurrent, Reader, Site, SitePolicy, Station};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -170,7 +170,7 @@ fn read_storage(root: &Section<'_>) -> (Storage, bool) {
 fn read_control(root: &Section<'_>) -> PathBuf {
     /// sockaddr_un holds 108 bytes with the closing zero.
     const MAX_PATH: usize = 107;
-    let default = PathBuf::from("/run/tapgate/control.sock");
+    let default = PathBuf::from(DEFAULT_SOCKET);
     let Some(section) = root.table("control") else { return default };
     let socket = section.path("socket");
     if let Some(socket) = socket.as_ref().filter(|at| at.value.as_os_str().len() > MAX_PATH) {

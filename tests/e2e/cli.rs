@@ -74,6 +74,20 @@ fn status_shows_the_site_to_people_and_to_scripts() {
 }
 
 #[test]
+fn status_is_shown_while_the_config_has_errors() {
+    let site = Site::running();
+    let config = fs::read_to_string(site.config()).expect("a config");
+    for broken in [format!("{config}\ncolour = \"blue\"\n"), format!("nonsense = 1\n{config}")] {
+        fs::write(site.config(), broken).expect("a file");
+        let (code, out, error) = said(&site.command(&["status"]));
+        assert_eq!(code, Some(0), "{error}");
+        assert!(out.contains("e2e-house-1"), "{out}");
+        assert!(error.contains("tapgate check"), "{error}");
+        assert_eq!(said(&site.command(&["reload"])).0, Some(78));
+    }
+}
+
+#[test]
 fn status_without_a_daemon_says_how_to_start_it() {
     let mut site = Site::ready_to_start();
     let expect_hint = |site: &Site| {

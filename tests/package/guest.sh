@@ -27,7 +27,8 @@ must() { local what=$1; shift; "$@" >/dev/null || fail "$what"; say "$what"; }
 is() { [ "$2" = "$3" ] || fail "$1: expected '$3', found '$2'"; say "$1: $2"; }
 
 status() { tapgate status --json 2>/dev/null || true; }
-holds() { status | jq -e "$1"; }
+# Older jq takes no input at all for a yes.
+holds() { local now; now=$(status); [ -n "$now" ] && jq -e "$1" <<<"$now"; }
 station() { status | jq -r ".stations[0].$1"; }
 unit() { systemctl show -P "$1" tapgate; }
 coil() { cat /run/site/coil-0; }
