@@ -310,3 +310,38 @@ fn a_test_of_a_relay_that_does_not_answer_says_so_and_leaves_no_session() {
         std::thread::sleep(Duration::from_millis(100));
     }
 }
+
+#[test]
+fn doctor_names_what_is_wrong_on_site_with_the_next_step() {
+    for laundry in [Laundry::new(), Laundry::running()] {
+        let (healthy, _) = diagnosis(&laundry);
+        assert_eq!(verdict(&healthy, "device meter-1"), "ok", "{healthy}");
+        let silence = verdict(&healthy, "station washer-1");
+        assert_eq!(silence, "note", "what happens when the gateway dies: {healthy}");
+        let runs = if laundry.daemon.is_some() { "ok" } else { "failure" };
+        assert_eq!(verdict(&healthy, "daemon"), runs, "{healthy}");
+
+        laundry.building.silence(11, true);
+        let (silent, code) = diagnosis(&laundry);
+
+        assert_eq!(code, Some(1));
+        assert_eq!(verdict(&silent, "device meter-1"), "failure", "{silent}");
+        let findings = silent["findings"].as_array().expect("a list");
+        let bad = |finding: &&Value| {
+            finding["verdict"] == json!("warning") || finding["verdict"] == json!("failure")
+        };
+        assert!(findings.iter().filter(bad).all(|finding| finding["next"].is_string()), "{silent}");
+    }
+}
+
+fn diagnosis(laundry: &Laundry) -> (Value, Option<i32>) {
+    let output = laundry.run(&["doctor", "--json"]);
+    let found = serde_json::from_slice(&output.stdout);
+    (found.unwrap_or_else(|_| panic!("JSON: {}", said(&output))), output.status.code())
+}
+
+fn verdict(diagnosis: &Value, subject: &str) -> String {
+    let findings = diagnosis["findings"].as_array().expect("a list");
+    let found = findings.iter().find(|finding| finding["subject"] == json!(subject));
+    found.map_or("not looked at", |found| found["verdict"].as_str().unwrap_or("?")).into()
+}

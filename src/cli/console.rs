@@ -62,6 +62,11 @@ impl Console {
         Ok(Console { config, lines })
     }
 
+    /// Whether the daemon has the buses.
+    pub(super) fn has_daemon(&self) -> bool {
+        matches!(self.lines, Lines::Daemons)
+    }
+
     /// The device of that name.
     pub(super) fn device(&self, name: &str) -> Result<Device, ExitCode> {
         let devices = &self.config.wiring.devices;

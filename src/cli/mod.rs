@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod clock;
 mod console;
+mod doctor;
 mod meter;
 mod pages;
 mod profiles;
@@ -62,17 +63,27 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Check what the site needs, and say how to mend what is wrong
+    #[command(after_help = "Example:\n  sudo tapgate doctor\n\nChanges nothing. Exit 1 where \
+        something is to be mended, 0 otherwise.")]
+    Doctor {
+        #[command(flatten)]
+        format: Format,
+    },
     /// Look at a bus, read and write points by hand
+    #[command(after_help = "Example:\n  tapgate bus scan laundry --units 1-32")]
     Bus {
         #[command(subcommand)]
         command: bus::BusCommand,
     },
     /// Read meters
+    #[command(after_help = "Example:\n  tapgate meter read washer-1")]
     Meter {
         #[command(subcommand)]
         command: MeterCommand,
     },
     /// Look after a station
+    #[command(after_help = "Example:\n  tapgate station test washer-1")]
     Station {
         #[command(subcommand)]
         command: StationCommand,
@@ -199,6 +210,7 @@ pub fn main() -> ExitCode {
         Command::Run => daemon::run(&config),
         Command::Check { file, format } => check::run(&file.unwrap_or(config), format.json),
         Command::Status { format } => status::run(&config, format.json),
+        Command::Doctor { format } => doctor::run(&config, format.json),
         Command::Bus { command } => bus::run(&config, command),
         Command::Meter { command: MeterCommand::Read { station, format } } => {
             meter::read(&config, station.as_deref(), format.json)

@@ -18,11 +18,14 @@ const ILLEGAL_FUNCTION: u8 = 1;
 const ILLEGAL_ADDRESS: u8 = 2;
 const ILLEGAL_VALUE: u8 = 3;
 
-/// Registers of Eastron meters.
+/// Registers of Eastron meters; the voltage is that of the first phase.
+const VOLTAGE: u16 = 0;
 const SDM120_POWER: u16 = 12;
 const SDM630_POWER: u16 = 52;
 const ENERGY_IMPORT: u16 = 72;
 const SERIAL_NUMBER: u16 = 0xFC00;
+/// What the grid of the technical room shows.
+const GRID_V: f32 = 230.4;
 /// Registers up to here read as zero where nothing is shown.
 const LAST_INPUT_REGISTER: u16 = 400;
 
@@ -110,6 +113,7 @@ fn registers(room: &Room, unit: u8, function: u8, address: u16, count: u16) -> R
             // Eastron shows whole watt-hours.
             let kwh = (room.total_mwh(unit) / 1_000) as f64 / 1_000.0;
             vec![
+                (VOLTAGE, GRID_V.to_bits()),
                 (SDM120_POWER, power),
                 (SDM630_POWER, power),
                 (ENERGY_IMPORT, (kwh as f32).to_bits()),

@@ -217,6 +217,13 @@ impl Lister {
 }
 
 /// The readers that pcscd lists, in its order.
+/// The readers that pcscd has now, or why it does not tell and what to try.
+pub fn names() -> Result<Vec<String>, String> {
+    let listed = establish().and_then(|context| reader_names(&context));
+    let names = listed.map_err(|trouble| trouble.to_string())?;
+    Ok(names.iter().map(|name| name.to_string_lossy().into_owned()).collect())
+}
+
 fn reader_names(context: &Context) -> Result<Vec<CString>, Trouble> {
     let mut buffer = [0; NAMES_MAX];
     let names = context.list_readers(&mut buffer).map_err(Trouble::on_service)?;

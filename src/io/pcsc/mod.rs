@@ -34,6 +34,7 @@ use crate::core::event::Feedback;
 use crate::core::ids::ReaderId;
 use feedback::{Lane, Model};
 use lister::Lister;
+pub use lister::names;
 use outbox::Outbox;
 use stop::Stop;
 
