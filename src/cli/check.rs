@@ -52,7 +52,7 @@ fn summary(config: &Config) -> String {
         format!("{count} {}", if count == 1 { one } else { many })
     };
     let cloud = match &config.cloud {
-        Some(cloud) => format!("cloud {}:{}", cloud.host, cloud.port),
+        Some(cloud) => format!("cloud {}", cloud.endpoint()),
         None => "no cloud".into(),
     };
     [

@@ -4,6 +4,7 @@ mod bus;
 mod check;
 mod client;
 mod clock;
+mod cloud;
 mod console;
 mod doctor;
 mod meter;
@@ -93,6 +94,12 @@ enum Command {
         A config with errors, or one that would take a running session's station away, changes\n\
         nothing.")]
     Reload,
+    /// Show how the link to the cloud stands, or test the way to it
+    #[command(after_help = "Example:\n  tapgate cloud test")]
+    Cloud {
+        #[command(subcommand)]
+        command: CloudCommand,
+    },
     /// List, show and check device profiles
     #[command(after_help = "Example:\n  tapgate profiles list")]
     Profiles {
@@ -130,6 +137,24 @@ enum Command {
         /// Keep the demo's files in this folder instead of a temporary one
         #[arg(long, value_name = "FOLDER")]
         keep: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum CloudCommand {
+    /// Show connection, acknowledgements and what went wrong last
+    #[command(after_help = "Example:\n  tapgate cloud status --json | jq .ledger.unacknowledged")]
+    Status {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Try the way to the broker: password, name, TCP, TLS, CONNECT, read and write permission
+    #[command(after_help = "Example:\n  tapgate cloud test\n\nRuns beside the daemon with \
+        the client id GATEWAY-test, without it with the gateway's own.\nWrites one reply that \
+        no cloud waits for to up/reply. Exit code 1 where a step fails.")]
+    Test {
+        #[command(flatten)]
+        format: Format,
     },
 }
 
@@ -219,6 +244,10 @@ pub fn main() -> ExitCode {
             station::test(&config, &station, format.json)
         }
         Command::Reload => reload::run(&config),
+        Command::Cloud { command } => match command {
+            CloudCommand::Status { format } => cloud::status(&config, format.json),
+            CloudCommand::Test { format } => cloud::test(&config, format.json),
+        },
         Command::Profiles { command } => match command {
             ProfilesCommand::List { folder, format } => profiles::list(&folder, format.json),
             ProfilesCommand::Show { folder, name } => profiles::show(&folder, &name),

@@ -117,3 +117,14 @@ pub struct Cloud {
     /// Whether events on unknown badges name the UID.
     pub report_unknown_uids: bool,
 }
+
+impl Cloud {
+    /// Host and port as one writes them; an IPv6 address stands in brackets.
+    pub fn endpoint(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}

@@ -23,7 +23,9 @@ impl Daemon {
             CloudEvent::Command(_) => {
                 tracing::warn!("this version takes no commands from the cloud");
             }
-            CloudEvent::BadMessage { .. } | CloudEvent::LedgerAlarm(_) => {}
+            CloudEvent::BadMessage { .. }
+            | CloudEvent::LedgerAlarm(_)
+            | CloudEvent::CloneSuspected => {}
             CloudEvent::Acknowledged { upto } => tracing::debug!(upto, "acknowledged"),
         }
     }

@@ -69,4 +69,8 @@ impl mqtt::Clock for LinkClock {
     fn floor(&self) -> Wall {
         Wall(self.floor.load(Ordering::Relaxed))
     }
+
+    fn learn(&self, passed: Wall) {
+        self.floor.fetch_max(passed.0, Ordering::Relaxed);
+    }
 }

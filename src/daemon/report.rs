@@ -1,8 +1,11 @@
 //! Tells journal, cloud and technician what happens.
 
+use std::time::Duration;
+
 use crate::core::event::Notice;
 use crate::core::ids::{BusId, DeviceId, ReaderId, SessionId, StationId};
 use crate::core::ledger::{Fact, Record};
+use crate::core::time::Stamp;
 use crate::core::view::StationView;
 use crate::daemon::event_loop::Daemon;
 use crate::io::control::Asked;
@@ -16,6 +19,9 @@ use crate::protocol::control::{
 
 /// The program's version.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long a suspected clone stays an alarm: two of them throw each other out within minutes.
+const CLONE_ALARM: Duration = Duration::from_secs(3600);
 
 impl Daemon {
     /// A line for each record that tells a station's story; `head` is the last one's number.
@@ -93,8 +99,16 @@ impl Daemon {
             (down, EventKind::UnitDown),
             (self.watch.has_missing_reader(), EventKind::ReaderLost),
             (faulted, EventKind::SwitchFailed),
+            (self.suspects_clone(), EventKind::CloneSuspected),
         ];
         alarms.into_iter().filter_map(|(raised, kind)| raised.then_some(kind)).collect()
+    }
+
+    /// Whether another client seemed to use this gateway's id of late.
+    fn suspects_clone(&self) -> bool {
+        let suspected = self.cloud.as_ref().and_then(|cloud| cloud.status().clone_suspected);
+        let now = self.clock.now();
+        suspected.is_some_and(|at| now.uptime.since(at.uptime) < CLONE_ALARM)
     }
 
     pub(super) fn on_unit_down(&self, bus: &BusId, unit: u8, device: &DeviceId, error: &str) {
@@ -195,12 +209,18 @@ impl Daemon {
 
     fn cloud_status(&self) -> Option<CloudStatus> {
         let status = self.cloud.as_ref()?.status();
+        let now = self.clock.now();
+        let ago = |at: Option<Stamp>| at.map(|at| now.uptime.since(at.uptime).as_secs());
         Some(CloudStatus {
             connected: status.connected_since.is_some(),
             broker: self.settings.broker.clone().unwrap_or_default(),
             conn: status.conn,
             last_error: status.last_error,
             events_dropped: status.events_dropped,
+            connected_s: ago(status.connected_since),
+            last_ack_s: ago(status.last_ack),
+            clone_suspected_s: ago(status.clone_suspected),
+            clock_floor: status.clock_floor,
         })
     }
 
@@ -209,6 +229,13 @@ impl Daemon {
         for unit in self.field.health().iter().filter(|unit| unit.state == UnitState::Down) {
             let error = unit.last_error.as_deref().unwrap_or("no answer");
             alarms.push(format!("device {}: {error}", unit.device));
+        }
+        if self.suspects_clone() {
+            alarms.push(
+                "another client seems to use this gateway's id: look for a copy of its card, and \
+                 give each gateway an id of its own"
+                    .into(),
+            );
         }
         if unsaved > 0 {
             alarms.push(format!(

@@ -46,10 +46,11 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
     let (store, recovered) = open_store(&config.storage)?;
     let trusted = recovered.same_boot && recovered.newest.is_some_and(|newest| newest.synced);
     let clock = Clock::new(recovered.boot, trusted);
-    let floor = clock_floor(&recovered);
+    let signed = config.cloud.as_ref().is_some_and(|cloud| !cloud.trusted_keys.is_empty());
+    let floor = clock_floor(&recovered, signed);
     let settings = Settings {
         gateway_id: config.gateway_id.clone(),
-        broker: config.cloud.as_ref().map(|cloud| format!("{}:{}", cloud.host, cloud.port)),
+        broker: config.cloud.as_ref().map(Cloud::endpoint),
         report_unknown_uids: config.cloud.as_ref().is_some_and(|cloud| cloud.report_unknown_uids),
         retention: config.storage.retention,
         wiring: config.wiring.clone(),
@@ -137,11 +138,11 @@ fn open_store(storage: &Storage) -> Result<(Store, Recovered), StoreError> {
     })
 }
 
-/// No moment before any of these can be now.
-fn clock_floor(recovered: &Recovered) -> Wall {
-    let build_s: i64 = env!("TAPGATE_BUILD_TIME").parse().unwrap_or(0);
+/// No moment before any of these can be now. What the cloud issued counts where it is `signed`.
+fn clock_floor(recovered: &Recovered, signed: bool) -> Wall {
     let newest = recovered.newest.filter(|newest| newest.synced).map(|newest| newest.wall);
-    let floors = [Wall(build_s * 1_000), recovered.clock_floor, newest.unwrap_or_default()];
+    let issued = recovered.allowlist_issued_at.filter(|_| signed).unwrap_or_default();
+    let floors = [mqtt::built(), recovered.clock_floor, newest.unwrap_or_default(), issued];
     floors.into_iter().max().unwrap_or_default()
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::ids::{BusId, ReaderId, StationId};
+use crate::core::time::Wall;
 use crate::core::view::StationView;
 pub use crate::protocol::field::{BusAnswer, BusFailure, BusOrder, FailureKind, StationTest};
 
@@ -171,6 +172,14 @@ pub struct CloudStatus {
     pub last_error: Option<String>,
     /// Events that were dropped because the link was away for long.
     pub events_dropped: u64,
+    /// Since how many seconds it is connected.
+    pub connected_s: Option<u64>,
+    /// How many seconds ago the cloud acknowledged records; null where it has not since the start.
+    pub last_ack_s: Option<u64>,
+    /// How many seconds ago another client seemed to use this gateway's id.
+    pub clone_suspected_s: Option<u64>,
+    /// Certificates are judged by no earlier time.
+    pub clock_floor: Wall,
 }
 
 /// The allowlist as it stands.

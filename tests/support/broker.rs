@@ -38,6 +38,11 @@ impl Broker {
         self.port
     }
 
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("mosquitto.conf")
+    }
+
     /// SIGKILL: nothing is saved, no connection is closed properly.
     pub(crate) fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -53,7 +58,7 @@ impl Broker {
     /// Starts with more lines in its configuration.
     pub(crate) fn restart_with(&mut self, lines: &str) {
         self.kill9();
-        let config: PathBuf = self.folder.path().join("mosquitto.conf");
+        let config = self.config();
         let listener = if lines.contains("listener") {
             String::new()
         } else {
@@ -70,7 +75,8 @@ impl Broker {
             .expect("mosquitto is installed");
         self.child = Some(child);
         let deadline = Instant::now() + STARTING;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        let listens = |host| TcpStream::connect((host, self.port)).is_ok();
+        while !listens("127.0.0.1") && !listens("::1") {
             assert!(Instant::now() < deadline, "mosquitto listens on port {}", self.port);
             std::thread::yield_now();
         }

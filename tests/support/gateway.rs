@@ -28,6 +28,8 @@ impl Clock for TestClock {
     fn floor(&self) -> Wall {
         Wall(jiff::Timestamp::now().as_millisecond())
     }
+
+    fn learn(&self, _: Wall) {}
 }
 
 /// A gateway of which only the link is real.

@@ -28,6 +28,8 @@ const MAX_PACKET_BYTES: usize = 256 * 1024;
 const REQUESTS: usize = 2 * super::session::MAX_UNCONFIRMED;
 /// Packet ids: far more than are ever unconfirmed, so that none comes round while in use.
 const PACKET_IDS: u16 = 256;
+/// How late the answer to a ping may come on a line that is fine.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Packets that wait for the session: as many as rumqttc reads at once.
 const PACKETS: usize = 8;
 
@@ -93,7 +95,8 @@ fn host(cloud: &Cloud) -> String {
     if bare_ipv6 && !cloud.tls { format!("[{}]", cloud.host) } else { cloud.host.clone() }
 }
 
-fn password(cloud: &Cloud) -> Result<Option<String>, ConnectError> {
+/// The broker's password, from the file or the systemd credential.
+pub(super) fn password(cloud: &Cloud) -> Result<Option<String>, ConnectError> {
     let path = match (&cloud.password_file, &cloud.credential) {
         (Some(path), _) => path.clone(),
         (None, Some(name)) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
@@ -108,22 +111,45 @@ fn password(cloud: &Cloud) -> Result<Option<String>, ConnectError> {
     Ok(Some(line.strip_suffix('\r').unwrap_or(line).to_owned()))
 }
 
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) reason: String,
+    /// The broker closed it although the line was fine, as it does when another client comes with
+    /// the same id.
+    pub(super) closed_by_broker: bool,
+}
+
+impl From<String> for Lost {
+    fn from(reason: String) -> Lost {
+        Lost { reason, closed_by_broker: false }
+    }
+}
+
 /// Polls a connection until it ends, and says why it did. Nothing else may poll it: rumqttc's poll
 /// is not cancel-safe.
 pub(super) async fn pump(
     mut eventloop: EventLoop,
     packets: mpsc::Sender<Event>,
-    silence: Duration,
+    timing: Timing,
     broker: String,
-) -> String {
+) -> Lost {
+    let Timing { silence, keep_alive, .. } = timing;
     let mut heard = Instant::now();
     loop {
         // Answers to pings show that both directions work. rumqttc notices most silences itself,
         // but a write that blocks keeps it from looking.
         let event = match timeout_at(heard + silence, eventloop.poll()).await {
             Ok(Ok(event)) => event,
-            Ok(Err(error)) => return explain(&error, &broker),
-            Err(_) => return format!("{broker} has been silent for {} s", silence.as_secs()),
+            Ok(Err(error)) => {
+                // After a silence the broker closes too, and is right to.
+                let fine = heard.elapsed() <= keep_alive + ANSWER;
+                let closed_by_broker = fine && is_close(&error);
+                return Lost { reason: explain(&error, &broker), closed_by_broker };
+            }
+            Err(_) => {
+                return format!("{broker} has been silent for {} s", silence.as_secs()).into();
+            }
         };
         if event == Event::Incoming(Packet::PingResp) {
             heard = Instant::now();
@@ -131,8 +157,23 @@ pub(super) async fn pump(
         // Polling on would connect anew.
         let last = event == Event::Outgoing(Outgoing::Disconnect);
         if packets.send(event).await.is_err() || last {
-            return "disconnected".into();
+            return Lost::from("disconnected".to_owned());
         }
+    }
+}
+
+/// The other side closed the connection: MQTT 3.1.1 has no word for why.
+fn is_close(error: &ConnectionError) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error {
+        ConnectionError::MqttState(StateError::ConnectionAborted) => true,
+        ConnectionError::MqttState(
+            StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)),
+        ) => {
+            matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        }
+        // rumqttc's errors, not ours: whatever else there is, it is no close.
+        _ => false,
     }
 }
 
@@ -187,10 +228,11 @@ fn explain_state(error: &StateError, broker: &str) -> String {
              clear or shorten it on the down topics"
         ),
         StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)) => {
-            explain_tls(error, broker)
-                .unwrap_or_else(|| format!("the connection to {broker} broke: {error}"))
+            explain_tls(error, broker).unwrap_or_else(|| {
+                format!("the connection to {broker} broke: {error}; it is tried again")
+            })
         }
-        error => format!("the connection to {broker} broke: {error}"),
+        error => format!("the connection to {broker} broke: {error}; it is tried again"),
     }
 }
 
@@ -208,15 +250,15 @@ fn refusal(code: ConnectReturnCode, broker: &str) -> String {
 }
 
 /// What an error of TLS means; `None` for other errors.
-fn explain_tls(error: &io::Error, broker: &str) -> Option<String> {
+pub(super) fn explain_tls(error: &io::Error, broker: &str) -> Option<String> {
     use rustls::CertificateError::{
-        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
-        NotValidYetContext, UnknownIssuer,
+        BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext,
+        NotValidYet, NotValidYetContext, UnknownIssuer,
     };
     use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())?;
     Some(match tls {
-        InvalidCertificate(UnknownIssuer) => {
+        InvalidCertificate(UnknownIssuer | BadSignature) => {
             format!("the certificate of {broker} is signed by an unknown authority; set ca_file")
         }
         InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => format!(

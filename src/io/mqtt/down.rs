@@ -1,9 +1,11 @@
 //! Reads what comes down. Bad input changes nothing: it becomes one value that says what is wrong.
 
 use rumqttc::Publish;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::signature::{BadSignature, TrustedKeys};
+use crate::core::time::Wall;
 use crate::protocol::cloud::{Ack, Down, MAX_PAYLOAD_BYTES, Topics};
 
 /// A good message.
@@ -13,6 +15,23 @@ pub(super) enum Message {
     AllowlistHead(Vec<u8>),
     AllowlistPart(Vec<u8>),
     Command(Vec<u8>),
+}
+
+impl Message {
+    /// When the cloud says that it issued this.
+    pub(super) fn issued_at(&self) -> Option<Wall> {
+        #[derive(Deserialize)]
+        struct Issued {
+            issued_at: Wall,
+        }
+        match self {
+            Message::Ack(ack) => Some(ack.issued_at),
+            Message::AllowlistHead(head) => {
+                serde_json::from_slice::<Issued>(head).ok().map(|head| head.issued_at)
+            }
+            Message::AllowlistPart(_) | Message::Command(_) => None,
+        }
+    }
 }
 
 /// A message that changes nothing.

@@ -8,7 +8,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::backoff::{Backoff, jitter};
-use super::connection::{self, Identity, may_have_connected};
+use super::clones::{self, Closures};
+use super::connection::{self, Identity, Lost, may_have_connected};
 use super::ledger::Ledger;
 use super::outbox::Outbox;
 use super::sender::Window;
@@ -65,6 +66,7 @@ pub(super) struct Worker<L> {
     pub(super) events: mpsc::Sender<CloudEvent>,
     pub(super) stop: watch::Receiver<Option<Duration>>,
     pub(super) window: Window,
+    pub(super) closures: Closures,
 }
 
 impl<L: Ledger> Worker<L> {
@@ -76,8 +78,14 @@ impl<L: Ledger> Worker<L> {
         loop {
             let (held, reason) = match self.connect(&mut unused).await {
                 Attempt::Stopped => return,
-                Attempt::Failed(reason) => (None, reason),
-                Attempt::Lost { held, reason } => (Some(held), reason),
+                Attempt::Failed(reason) => {
+                    self.closures.on_failed();
+                    (None, reason)
+                }
+                Attempt::Lost { held, lost } => {
+                    self.closures.on_lost(lost.closed_by_broker);
+                    (Some(held), lost.reason)
+                }
             };
             self.on_disconnected(held.is_some(), reason).await;
             tokio::select! {
@@ -132,15 +140,31 @@ impl<L: Ledger> Worker<L> {
             status.conn = conn;
         }
         tracing::debug!(broker = self.broker(), conn, "connected to the cloud");
+        self.suspect_clone().await;
         let (to_session, packets) = connection::packet_channel();
-        let pump = connection::pump(eventloop, to_session, self.timing.silence, self.broker());
+        let pump = connection::pump(eventloop, to_session, self.timing.clone(), self.broker());
         let pump = tokio::spawn(pump);
         let abort = pump.abort_handle();
         let ended = Session::new(self, client, conn).run(packets, pump).await;
         abort.abort();
         match ended {
             Ended::Stopped => Attempt::Stopped,
-            Ended::Lost(reason) => Attempt::Lost { held: since.elapsed(), reason },
+            Ended::Lost(lost) => Attempt::Lost { held: since.elapsed(), lost },
+        }
+    }
+
+    /// Tells where the broker keeps closing connections and taking the gateway back.
+    async fn suspect_clone(&mut self) {
+        let Some(times) = self.closures.on_connected(Instant::now().into_std()) else { return };
+        let detail = format!(
+            "the broker closed {times} connections within {} min although the line was fine: does \
+             another client use this gateway's id, such as a clone of its card?",
+            clones::WITHIN.as_secs() / 60
+        );
+        self.shared.status().clone_suspected = Some(self.clock.stamp());
+        if self.raise(EventBody::CloneSuspected { detail: detail.clone() }) {
+            tracing::error!("{detail}");
+            self.emit(CloudEvent::CloneSuspected).await;
         }
     }
 
@@ -182,7 +206,7 @@ impl<L: Ledger> Worker<L> {
     }
 
     fn broker(&self) -> String {
-        format!("{}:{}", self.cloud.host, self.cloud.port)
+        self.cloud.endpoint()
     }
 }
 
@@ -190,5 +214,5 @@ impl<L: Ledger> Worker<L> {
 enum Attempt {
     Stopped,
     Failed(String),
-    Lost { held: Duration, reason: String },
+    Lost { held: Duration, lost: Lost },
 }

@@ -5,12 +5,14 @@
 //! again until the cloud has acknowledged it.
 
 mod backoff;
+mod clones;
 mod connection;
 mod down;
 mod events;
 mod ledger;
 mod link;
 mod outbox;
+mod probe;
 mod sender;
 mod session;
 mod signature;
@@ -31,9 +33,11 @@ use crate::protocol::cloud::{
 
 pub use connection::ConnectError;
 pub use ledger::{AckOutcome, Batch, Ledger, LedgerError, Standing};
+pub use probe::{Caller, Check, Outcome, probe};
 pub use sender::{MAX_ACK_BACKOFF, Window};
 pub use signature::BadSignature;
 pub use tls::TlsSetupError;
+pub(crate) use tls::built;
 
 use link::{Shared, Worker};
 use outbox::Outbox;
@@ -75,6 +79,8 @@ pub enum CloudEvent {
     },
     /// `ledger_gap` or `ledger_fork`; the event is queued already.
     LedgerAlarm(EventKind),
+    /// Another client seems to use this gateway's id; the event is queued already.
+    CloneSuspected,
 }
 
 /// What `tapgate status` shows of the link.
@@ -92,6 +98,12 @@ pub struct CloudStatus {
     pub acked: u64,
     /// Events dropped since the start.
     pub events_dropped: u64,
+    /// When it last looked as if another client used this gateway's id.
+    pub clone_suspected: Option<Stamp>,
+    /// When the cloud last acknowledged anything, since the start.
+    pub last_ack: Option<Stamp>,
+    /// Certificates are judged by no earlier time.
+    pub clock_floor: Wall,
 }
 
 /// The times that the link reads.
@@ -102,6 +114,9 @@ pub trait Clock: Send + Sync + 'static {
     /// The latest time that is known to have passed; certificates are judged by it while the clock
     /// is not trustworthy.
     fn floor(&self) -> Wall;
+
+    /// A message that the cloud signed was issued at this time, so that it has passed.
+    fn learn(&self, passed: Wall);
 }
 
 /// How patient the link is. The default is the contract's; tests are in more of a hurry.
@@ -154,9 +169,9 @@ pub struct Setup<L> {
 
 /// The daemon's end of the link. No call waits. Dropped without [`stop`](CloudLink::stop), the link
 /// ends as if the power were cut, and the broker publishes the last will.
-#[derive(Debug)]
 pub struct CloudLink {
     shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
     stop: watch::Sender<Option<Duration>>,
     ended: watch::Receiver<()>,
 }
@@ -172,10 +187,11 @@ pub fn spawn<L: Ledger>(setup: Setup<L>) -> io::Result<(CloudLink, mpsc::Receive
         topics: Topics::new(&setup.gateway_id),
         keys: TrustedKeys::new(&setup.cloud.trusted_keys, &setup.gateway_id),
         window: sender::Window::new(setup.timing.ack_timeout),
+        closures: clones::Closures::default(),
         cloud: setup.cloud,
         gateway_id: setup.gateway_id,
         ledger: setup.ledger,
-        clock: setup.clock,
+        clock: setup.clock.clone(),
         timing: setup.timing,
         shared: shared.clone(),
         events,
@@ -191,7 +207,7 @@ pub fn spawn<L: Ledger>(setup: Setup<L>) -> io::Result<(CloudLink, mpsc::Receive
         runtime.shutdown_background();
         drop(ending);
     })?;
-    Ok((CloudLink { shared, stop, ended }, receiver))
+    Ok((CloudLink { shared, clock: setup.clock, stop, ended }, receiver))
 }
 
 impl CloudLink {
@@ -228,7 +244,8 @@ impl CloudLink {
     /// How the link stands.
     pub fn status(&self) -> CloudStatus {
         let events_dropped = self.shared.outbox().events.dropped();
-        CloudStatus { events_dropped, ..self.shared.status().clone() }
+        let clock_floor = self.clock.floor();
+        CloudStatus { events_dropped, clock_floor, ..self.shared.status().clone() }
     }
 
     /// Says goodbye to the broker and ends the link, within `timeout`; false where it took longer

@@ -9,6 +9,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until, timeout_at};
 
 use super::CloudEvent;
 use super::backoff::jitter;
+use super::connection::Lost;
 use super::down::{self, Message, Refused};
 use super::ledger::{AckOutcome, Ledger, LedgerError};
 use super::link::{Worker, stopped};
@@ -47,7 +48,7 @@ enum Sent {
 /// Why a session ended.
 pub(super) enum Ended {
     Stopped,
-    Lost(String),
+    Lost(Lost),
 }
 
 pub(super) struct Session<'a, L> {
@@ -88,7 +89,7 @@ impl<'a, L: Ledger> Session<'a, L> {
     pub(super) async fn run(
         mut self,
         mut packets: mpsc::Receiver<Event>,
-        pump: JoinHandle<String>,
+        pump: JoinHandle<Lost>,
     ) -> Ended {
         self.subscribe();
         self.worker.shared.outbox().on_connected();
@@ -108,7 +109,7 @@ impl<'a, L: Ledger> Session<'a, L> {
     async fn serve(
         &mut self,
         packets: &mut mpsc::Receiver<Event>,
-        mut pump: JoinHandle<String>,
+        mut pump: JoinHandle<Lost>,
     ) -> Ended {
         let shared = self.worker.shared.clone();
         let mut stop = self.worker.stop.clone();
@@ -118,7 +119,10 @@ impl<'a, L: Ledger> Session<'a, L> {
             tokio::select! {
                 packet = packets.recv() => match packet {
                     Some(event) => self.on_event(event).await,
-                    None => return Ended::Lost((&mut pump).await.unwrap_or_else(|e| e.to_string())),
+                    None => {
+                        let lost = (&mut pump).await;
+                        return Ended::Lost(lost.unwrap_or_else(|e| e.to_string().into()));
+                    }
                 },
                 room = daemon.reserve(), if self.unreported.is_some() => {
                     if let (Ok(room), Some(upto)) = (room, self.unreported.take()) {
@@ -142,7 +146,7 @@ impl<'a, L: Ledger> Session<'a, L> {
     async fn say_goodbye(
         &mut self,
         packets: &mut mpsc::Receiver<Event>,
-        pump: &mut JoinHandle<String>,
+        pump: &mut JoinHandle<Lost>,
         deadline: Instant,
     ) {
         let payload = serde_json::to_vec(&Offline::new(self.conn)).expect("plain JSON");
@@ -369,6 +373,7 @@ impl<'a, L: Ledger> Session<'a, L> {
 
     async fn on_publish(&mut self, publish: &Publish) {
         let read = down::read(&self.worker.topics, &self.worker.keys, publish);
+        self.learn_time(&read);
         let event = match read {
             Ok(Message::Ack(ack)) => return self.on_ack(ack).await,
             Ok(Message::AllowlistHead(payload)) => CloudEvent::AllowlistHead(payload),
@@ -386,6 +391,17 @@ impl<'a, L: Ledger> Session<'a, L> {
             }
         };
         self.worker.emit(event).await;
+    }
+
+    /// What a trusted key says was issued lies in the past: certificates may be judged by it.
+    fn learn_time(&self, read: &Result<Message, Refused>) {
+        let signed = self.worker.keys.required();
+        let issued_at = read.as_ref().ok().filter(|_| signed).and_then(Message::issued_at);
+        if let Some(issued_at) = issued_at
+            && !self.worker.clock.stamp().contradicts(issued_at)
+        {
+            self.worker.clock.learn(issued_at);
+        }
     }
 
     /// Tells journal, cloud and daemon of a message that changed nothing, at a bounded rate.
@@ -417,6 +433,7 @@ impl<'a, L: Ledger> Session<'a, L> {
             AckOutcome::Accepted { acked } => {
                 self.worker.window.on_acknowledged(acked, now);
                 self.worker.note_standing();
+                self.worker.shared.status().last_ack = Some(self.worker.clock.stamp());
                 if acked != before {
                     self.unreported = Some(acked);
                 }

@@ -45,6 +45,11 @@ impl TrustedKeys {
         }
     }
 
+    /// Whether what passes is signed.
+    pub(super) fn required(&self) -> bool {
+        self.required
+    }
+
     /// The JSON that a payload of type `typ` carries. Without keys, the payload is that JSON.
     pub(super) fn verify(&self, payload: &[u8], typ: &str) -> Result<Vec<u8>, BadSignature> {
         if !self.required {

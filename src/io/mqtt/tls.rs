@@ -12,6 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::Clock;
 use crate::config::Cloud;
+use crate::core::time::{Stamp, Wall};
 
 /// TLS cannot be set up as configured.
 #[derive(Debug, thiserror::Error)]
@@ -98,8 +99,8 @@ fn certificates(
     }
 }
 
-/// Certificates are judged by the later of the wall clock and the time that is known to have
-/// passed, so that a gateway that believes it is 1970 reaches its broker.
+/// Certificates are judged by the wall clock where it can be right, else by the time that is known
+/// to have passed, so that a gateway that believes it is 1970 reaches its broker.
 struct JudgedBy(Arc<dyn Clock>);
 
 impl fmt::Debug for JudgedBy {
@@ -110,9 +111,38 @@ impl fmt::Debug for JudgedBy {
 
 impl TimeProvider for JudgedBy {
     fn current_time(&self) -> Option<UnixTime> {
-        let stamp = self.0.stamp();
-        let wall = if stamp.synced { stamp.wall } else { stamp.wall.max(self.0.floor()) };
+        let wall = judging_time(self.0.stamp(), self.0.floor());
         let since_1970 = Duration::from_millis(u64::try_from(wall.0).ok()?);
         Some(UnixTime::since_unix_epoch(since_1970))
+    }
+}
+
+/// A synchronised clock is believed over a floor that a wrong clock may once have written, but not
+/// if it shows a time before this program was built.
+fn judging_time(stamp: Stamp, floor: Wall) -> Wall {
+    if stamp.synced && stamp.wall >= built() { stamp.wall } else { stamp.wall.max(floor) }
+}
+
+/// When this program was built: no moment before can be now.
+pub(crate) fn built() -> Wall {
+    let seconds: i64 = env!("TAPGATE_BUILD_TIME").parse().unwrap_or(0);
+    Wall(seconds * 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::time::Uptime;
+
+    #[test]
+    fn only_a_clock_that_can_be_right_overrules_the_floor() {
+        let at = |wall, synced| Stamp { boot: 1, uptime: Uptime(1), wall, synced };
+        let [now, later] = [1, 2].map(|n| built() + Duration::from_secs(n * 86_400));
+        let epoch = Wall(0);
+
+        assert_eq!(judging_time(at(epoch, false), now), now, "no clock chip");
+        assert_eq!(judging_time(at(epoch, true), now), now, "synchronised with nonsense");
+        assert_eq!(judging_time(at(now, true), later), now, "a floor of a wrong clock");
+        assert_eq!(judging_time(at(later, false), now), later);
     }
 }

@@ -1,10 +1,5 @@
-//! The cloud link against a real mosquitto and the stand-in cloud.
-#![cfg(feature = "demo")]
+//! Records, events and messages between the link and the stand-in cloud.
 
-mod support;
-
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -15,10 +10,12 @@ use tapgate::demo::cloud::{Options, StandInCloud, View};
 use tapgate::io::mqtt::{Clock, CloudEvent, Timing};
 use tapgate::protocol::cloud::{Down, EventBody, EventMessage, LocalState, StationStatus};
 
-use support::broker::Broker;
-use support::gateway::{GATEWAY, Gateway, TestClock, cloud, local, lost, sequence, station, wait};
-use support::ledger::MemoryLedger;
-use support::proxy::Proxy;
+use crate::support::broker::Broker;
+use crate::support::gateway::{
+    GATEWAY, Gateway, TestClock, cloud, local, lost, sequence, station, wait,
+};
+use crate::support::ledger::MemoryLedger;
+use crate::support::proxy::Proxy;
 
 #[test]
 fn every_record_is_counted_once_in_order_over_three_broker_crashes() {
@@ -378,69 +375,4 @@ fn with_trusted_keys_only_signed_messages_count() {
         (&head["version"], &head["gw"], &head["typ"]),
         (&json!(2), &json!(GATEWAY), &json!("allowlist"))
     );
-}
-
-/// An authority, a broker certificate for `localhost` and a client certificate.
-fn certificates(folder: &Path) {
-    let script = r#"
-        set -e
-        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
-            -subj /CN=authority -keyout ca.key -out ca.pem
-        for name in broker client; do
-            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=$name \
-                -keyout $name.key -out $name.csr
-            printf 'subjectAltName=DNS:localhost\n' > ext
-            openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
-                -extfile ext -out $name.pem
-        done"#;
-    let made = Command::new("sh").args(["-c", script]).current_dir(folder).output();
-    let made = made.expect("a shell is there");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
-
-#[test]
-fn tls_connects_as_configured_and_says_what_is_wrong() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = |name: &str| folder.path().join(name);
-    certificates(folder.path());
-    let mut broker = Broker::absent();
-    let (at, port) = (folder.path().display(), broker.port());
-    broker.restart_with(&format!(
-        "user root\nlistener {port} 0.0.0.0\ncafile {at}/ca.pem\ncertfile {at}/broker.pem\n\
-         keyfile {at}/broker.key\nrequire_certificate true"
-    ));
-    let pair = Some((path("client.pem"), path("client.key")));
-    let good = Cloud {
-        host: "localhost".into(),
-        tls: true,
-        ca_file: Some(path("ca.pem")),
-        client_cert: pair.clone(),
-        ..cloud(port)
-    };
-    let start = |cloud| Gateway::start_as(cloud, MemoryLedger::new(), Timing::default());
-
-    let mut gateway = start(good.clone());
-    let first = gateway.wait_for(Some);
-    assert_eq!(first, CloudEvent::Connected);
-    assert!(gateway.stop());
-
-    let wrong = [
-        (Cloud { ca_file: None, ..good.clone() }, "unknown authority; set ca_file"),
-        (Cloud { host: "127.0.0.1".into(), ..good.clone() }, "is for another name"),
-        (Cloud { client_cert: None, ..good.clone() }, "client certificate?"),
-        (
-            Cloud { client_cert: Some((path("client.pem"), path("broker.key"))), ..good.clone() },
-            "do they belong together?",
-        ),
-        (Cloud { client_cert: Some((path("client.pem"), path("ca.pem"))), ..good }, "PEM"),
-    ];
-    for (cloud, hint) in wrong {
-        let reason = start(cloud).wait_for(lost);
-        assert!(reason.contains(hint), "{reason}");
-    }
-    let mut plain = Broker::absent();
-    plain.restart();
-    let tls_to_plain = Cloud { host: "localhost".into(), tls: true, ..cloud(plain.port()) };
-    let reason = start(tls_to_plain).wait_for(lost);
-    assert!(reason.contains("TLS"), "{reason}");
 }

@@ -1,0 +1,10 @@
+//! The cloud link against a real mosquitto: what it carries, and what it survives.
+
+#![cfg(feature = "demo")]
+
+mod commands;
+mod faults;
+mod link;
+#[path = "../support/mod.rs"]
+mod support;
+mod tls;
