@@ -130,6 +130,61 @@ impl Denial {
             Denial::StorageFailure => "storage_failure",
         }
     }
+
+    /// Its row in the contract's table; none where it is not of the table.
+    pub fn row(self) -> Option<u8> {
+        match self {
+            Denial::SelectionOpen => None,
+            Denial::RandomUid | Denial::Unreadable => Some(1),
+            Denial::UnknownBadge => Some(2),
+            Denial::BadgeBlocked => Some(3),
+            Denial::NotYetValid | Denial::Expired => Some(4),
+            Denial::OriginNotAccepted => Some(5),
+            Denial::TechnologyNotAccepted => Some(6),
+            Denial::NotGranted => Some(7),
+            Denial::AllowlistTooOld => Some(8),
+            Denial::Closed => Some(9),
+            Denial::OutOfService => Some(10),
+            Denial::Occupied => Some(11),
+            Denial::TooManySessions => Some(12),
+            Denial::StorageFailure => Some(13),
+        }
+    }
+
+    /// What it means and who can change it, for people.
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Denial::SelectionOpen => "somebody else is choosing a machine at this reader; wait",
+            Denial::RandomUid => "the card draws its number anew each time (a phone): no badge",
+            Denial::Unreadable => "the card gives no whole number; hold it flat and longer",
+            Denial::UnknownBadge => "the allowlist has no such badge; the operator can add it",
+            Denial::BadgeBlocked => "the badge is blocked, by the operator or locally",
+            Denial::NotYetValid => "the badge becomes valid later (valid_from)",
+            Denial::Expired => "the badge's validity has ended (valid_until)",
+            Denial::OriginNotAccepted => {
+                "a badge of another issuer, on a site that the operator bills (billing = managed)"
+            }
+            Denial::TechnologyNotAccepted => {
+                "the station does not accept this kind of card (accepted_technologies)"
+            }
+            Denial::NotGranted => {
+                "none of the badge's grants is for this station; a private one needs a grant by \
+                 station, place or serial"
+            }
+            Denial::AllowlistTooOld => {
+                "the allowlist is older than allowlist_max_age; the cloud must be reached"
+            }
+            Denial::Closed => "outside the opening hours, or too late for a start (last_start)",
+            Denial::OutOfService => {
+                "the station is out of service, faulted, or its meter is silent: tapgate status"
+            }
+            Denial::Occupied => "another user's session is running there",
+            Denial::TooManySessions => "the user has max_concurrent sessions of this kind already",
+            Denial::StorageFailure => {
+                "a start cannot be recorded: free disk space or replace the card"
+            }
+        }
+    }
 }
 
 impl fmt::Display for Denial {

@@ -167,7 +167,7 @@ impl Gateway {
             occupied,
             storage_failed,
             sessions_of_user: user.map_or(0, |user| self.sessions_of_user(user, &station.plan)),
-            ..self.circumstances(station, turn)
+            ..self.circumstances(station, turn.now)
         };
         decide_for_operator(turn.policy, &station.plan, entry, &circumstances)
     }

@@ -34,7 +34,7 @@ struct Window {
 
 /// What a tap means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Decision {
+pub(super) enum Decision {
     Start(StationId),
     Stop(StationId),
     HandOver(StationId),
@@ -66,6 +66,14 @@ impl Reader {
     pub(super) fn close_window(&mut self, turn: &mut Turn<'_>) {
         if self.window.take().is_some() {
             turn.command(Command::WatchButtons(self.plan.id.clone(), Vec::new()));
+        }
+    }
+
+    /// Nobody presses on the account of a badge that was blocked meanwhile.
+    pub(super) fn close_window_of(&mut self, badge: &BadgeId, turn: &mut Turn<'_>) {
+        let entry = self.window.as_ref().and_then(|window| window.tap.entry.as_ref());
+        if entry.is_some_and(|entry| &entry.badge == badge) {
+            self.close_window(turn);
         }
     }
 
@@ -108,15 +116,13 @@ impl Gateway {
         if let Some(feedback) = reader.repeated(tap.uid, now) {
             return turn.command(Command::ShowFeedback(tap.reader.clone(), feedback));
         }
-        if tap.uid.is_random() || tap.uid.is_truncated() {
-            let random = tap.uid.is_random();
-            let denial = if random { Denial::RandomUid } else { Denial::Unreadable };
+        if let Some(denial) = no_badge(tap.uid) {
             return deny_card(&tap.reader, tap.technology, denial, turn);
         }
         if self.selection_is_open(tap, turn) {
             return;
         }
-        let decision = self.meaning_of(tap, turn);
+        let decision = self.meaning_of(tap, turn.now);
         self.act_on(decision, tap, turn);
     }
 
@@ -152,7 +158,7 @@ impl Gateway {
         }
         let tap = Tap { candidate, ..window.tap };
         let decision = match self.stations.iter().find(|station| &station.plan.id == id) {
-            Some(station) => self.meaning_at(station, &tap, turn),
+            Some(station) => self.meaning_at(station, &tap, turn.now),
             None => return,
         };
         self.act_on(decision, &tap, turn);
@@ -172,7 +178,7 @@ impl Gateway {
         true
     }
 
-    fn meaning_of(&self, tap: &Tap, turn: &Turn<'_>) -> Decision {
+    fn meaning_of(&self, tap: &Tap, now: Stamp) -> Decision {
         let Some(reader) = self.readers.iter().find(|reader| reader.plan.id == tap.reader) else {
             return Decision::Deny(None, Denial::NotGranted);
         };
@@ -181,7 +187,7 @@ impl Gateway {
             .stations
             .iter()
             .filter(here)
-            .map(|station| self.meaning_at(station, tap, turn))
+            .map(|station| self.meaning_at(station, tap, now))
             .collect();
         match reader.plan.selection {
             Selection::Single | Selection::FirstFree => first_of(meanings),
@@ -190,7 +196,7 @@ impl Gateway {
     }
 
     /// What the tap means at one station. Ownership comes first.
-    fn meaning_at(&self, station: &Station, tap: &Tap, turn: &Turn<'_>) -> Decision {
+    pub(super) fn meaning_at(&self, station: &Station, tap: &Tap, now: Stamp) -> Decision {
         let id = station.plan.id.clone();
         let user = tap.entry.as_ref().map(|entry| &entry.user);
         if station.is_owned_by(tap.uid, user) {
@@ -205,14 +211,14 @@ impl Gateway {
             && station
                 .session
                 .as_ref()
-                .is_some_and(|session| session.is_handover_due(&station.plan, turn.uptime()));
+                .is_some_and(|session| session.is_handover_due(&station.plan, now.uptime));
         let circumstances = Circumstances {
             occupied: occupied && !handover,
             sessions_of_user: user.map_or(0, |user| self.sessions_of_user(user, &station.plan)),
-            ..self.circumstances(station, turn)
+            ..self.circumstances(station, now)
         };
         let entry = tap.entry.as_ref();
-        match decide(turn.policy, &station.plan, entry, tap.technology, &circumstances) {
+        match decide(&self.policy, &station.plan, entry, tap.technology, &circumstances) {
             Ok(()) if handover => Decision::HandOver(id),
             Ok(()) => Decision::Start(id),
             Err(denial) => Decision::Deny(Some(id), denial),
@@ -220,11 +226,11 @@ impl Gateway {
     }
 
     /// What holds for everybody who would start a session there now.
-    pub(super) fn circumstances(&self, station: &Station, turn: &Turn<'_>) -> Circumstances {
+    pub(super) fn circumstances(&self, station: &Station, now: Stamp) -> Circumstances {
         Circumstances {
-            now: turn.now,
+            now,
             clock_floor: self.clock_floor,
-            allowlist_age: self.allowlist_arrived.map(|at| age(at, turn.now)),
+            allowlist_age: self.allowlist_arrived.map(|at| age(at, now)),
             out_of_service: station.out_of_service.is_some() || station.fault.is_some(),
             occupied: station.session.is_some() || station.pending.is_some(),
             sessions_of_user: 0,
@@ -289,6 +295,15 @@ impl Gateway {
             deadline: turn.uptime() + turn.policy.start_read_timeout,
             retry_at: None,
         }
+    }
+}
+
+/// Why a card with this number is no badge, if it is none: row 1 of the contract's table.
+pub(super) fn no_badge(uid: Uid) -> Option<Denial> {
+    match (uid.is_random(), uid.is_truncated()) {
+        (true, _) => Some(Denial::RandomUid),
+        (false, true) => Some(Denial::Unreadable),
+        (false, false) => None,
     }
 }
 
