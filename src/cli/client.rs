@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::cli::EXIT_UNAVAILABLE;
+use crate::cli::{EXIT_UNAVAILABLE, EXIT_USAGE};
 use crate::config;
-use crate::daemon::{EXIT_CONFIG, EXIT_FAILURE, EXIT_PERMISSION};
+use crate::daemon::{EXIT_CONFIG, EXIT_FAILURE, EXIT_PERMISSION, EXIT_STORAGE};
 use crate::protocol::control::{REPLY_MAX_BYTES, Reply, Request};
 
 /// A daemon that does not answer this long after it should have is stuck.
@@ -23,9 +23,22 @@ pub(super) fn ask<T>(
 ) -> Result<T, ExitCode> {
     let socket = socket_of(config_file)?;
     let reply = converse(&socket, request).map_err(|error| explain(&socket, &error))?;
-    if let Reply::Error(why) = &reply {
+    let refused = match &reply {
+        Reply::Error(why) => Some((why, EXIT_FAILURE)),
+        Reply::Unknown(why) => Some((why, EXIT_USAGE)),
+        Reply::Storage(why) => Some((why, EXIT_STORAGE)),
+        Reply::Status(_)
+        | Reply::Bus(_)
+        | Reply::BusFailed(_)
+        | Reply::StationTest(_)
+        | Reply::Done(_)
+        | Reply::Badge(_)
+        | Reply::Readers(_)
+        | Reply::Taps(_) => None,
+    };
+    if let Some((why, code)) = refused {
         eprintln!("tapgate: {why}");
-        return Err(ExitCode::from(EXIT_FAILURE));
+        return Err(ExitCode::from(code));
     }
     answer(reply).ok_or_else(out_of_step)
 }
@@ -65,6 +78,21 @@ pub(super) fn explain(socket: &Path, error: &std::io::Error) -> ExitCode {
     };
     eprintln!("tapgate: {}: {error}\n  {hint}", socket.display());
     ExitCode::from(code)
+}
+
+/// Prints what a command found. A reader that went away, as `| head` does, ends the command.
+pub(super) fn print(text: &str) -> Result<(), ExitCode> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|_| ExitCode::SUCCESS)
+}
+
+/// The same as JSON.
+pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), ExitCode> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| {
+        eprintln!("tapgate: {error}");
+        ExitCode::from(EXIT_FAILURE)
+    })?;
+    print(&(text + "\n"))
 }
 
 /// An answer that is not one to the request.

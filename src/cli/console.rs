@@ -93,9 +93,16 @@ impl Console {
                     Ok(Reply::Bus(answer)) => Ok(answer),
                     Ok(Reply::BusFailed(failure)) => Err(failure),
                     Ok(Reply::Error(message)) => Err(refused(message)),
-                    Ok(Reply::Status(_) | Reply::Done(_) | Reply::StationTest(_)) => {
-                        Err(refused("the daemon answers something else; restart it".into()))
-                    }
+                    Ok(
+                        Reply::Status(_)
+                        | Reply::Done(_)
+                        | Reply::StationTest(_)
+                        | Reply::Badge(_)
+                        | Reply::Readers(_)
+                        | Reply::Taps(_)
+                        | Reply::Unknown(_)
+                        | Reply::Storage(_),
+                    ) => Err(refused("the daemon answers something else; restart it".into())),
                     Err(error) => Err(refused(format!("the daemon is gone: {error}; try again"))),
                 };
             }

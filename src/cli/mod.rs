@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod badge;
 mod bus;
 mod check;
 mod client;
@@ -10,10 +11,12 @@ mod doctor;
 mod meter;
 mod pages;
 mod profiles;
+mod readers;
 mod reload;
 mod scan;
 mod station;
 mod status;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -89,6 +92,27 @@ enum Command {
         #[command(subcommand)]
         command: StationCommand,
     },
+    /// Show the readers and what they are bound to, or watch what they read
+    #[command(args_conflicts_with_subcommands = true)]
+    #[command(after_help = "Examples:\n  tapgate readers\n  tapgate readers watch\n\n\
+        Exit code 1 where a reader of the config is missing or not unique.")]
+    Readers {
+        #[command(subcommand)]
+        command: Option<readers::ReadersCommand>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Look a badge up, list the badges, block one here
+    #[command(after_help = "Example:\n  tapgate badge show 04:a2:b3:c4")]
+    Badge {
+        #[command(subcommand)]
+        command: badge::BadgeCommand,
+    },
+    /// Explain what a tap of a badge on a station comes to
+    #[command(after_help = "Examples:\n  tapgate why 04:a2:b3:c4 washer-1\n  tapgate why b-1042 \
+        charger-12 --at \"2026-11-22 21:30\" --technology desfire\n\nSessions and faults are \
+        taken as they stand now.")]
+    Why(why::Question),
     /// Let the daemon take over the changed config: new stations appear, running sessions go on
     #[command(after_help = "Example:\n  tapgate check && tapgate reload\n\n\
         A config with errors, or one that would take a running session's station away, changes\n\
@@ -243,6 +267,14 @@ pub fn main() -> ExitCode {
         Command::Station { command: StationCommand::Test { station, format } } => {
             station::test(&config, &station, format.json)
         }
+        Command::Readers { command: None, format } => readers::list(&config, format.json),
+        Command::Readers { command: Some(command), .. } => match command {
+            readers::ReadersCommand::Watch { once, format } => {
+                readers::watch(&config, once, format.json)
+            }
+        },
+        Command::Badge { command } => badge::run(&config, command),
+        Command::Why(question) => why::run(&config, question),
         Command::Reload => reload::run(&config),
         Command::Cloud { command } => match command {
             CloudCommand::Status { format } => cloud::status(&config, format.json),

@@ -95,6 +95,18 @@ pub enum Technology {
 }
 
 impl Technology {
+    /// All of them, in the contract's order.
+    pub const ALL: [Technology; 8] = [
+        Technology::MifareClassic1k,
+        Technology::MifareClassic4k,
+        Technology::MifareClassicMini,
+        Technology::MifarePlusSl1,
+        Technology::MifareUltralight,
+        Technology::Desfire,
+        Technology::Iso14443_4,
+        Technology::Other,
+    ];
+
     /// MIFARE Classic and what behaves like it: all that chargers and third-party badges may be.
     pub const CLASSIC: [Technology; 4] = [
         Technology::MifareClassic1k,

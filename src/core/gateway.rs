@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::core::access::{Denial, Entry};
 use crate::core::event::{Allowlist, Command, Event, Feedback, Step};
 use crate::core::ids::{ReaderId, SessionId, StationId};
-use crate::core::ledger::{Fact, Record};
+use crate::core::ledger::{Fact, OverrideAction, Record};
 use crate::core::orders::Answer;
 use crate::core::recovery::{Survivors, end_orphan};
 use crate::core::site::{Site, SitePolicy};
@@ -244,6 +244,11 @@ impl Gateway {
             }
             Event::BadgeOverridden { badge, action, by, running } => {
                 let (badge, action, by) = (badge.clone(), *action, by.clone());
+                if let (Some(badge), OverrideAction::Blocked) = (&badge, action) {
+                    for reader in &mut self.readers {
+                        reader.close_window_of(badge, turn);
+                    }
+                }
                 turn.record(Fact::BadgeOverride { badge, action, by });
                 for (session, entry) in running {
                     self.review(*session, entry.as_ref(), turn);

@@ -35,7 +35,7 @@ pub mod site;
 mod starting;
 mod station;
 mod switching;
-mod tap;
+pub mod tap;
 mod technician;
 pub mod time;
 mod timers;

@@ -299,7 +299,7 @@ impl Gateway {
 }
 
 /// Why a card with this number is no badge, if it is none: row 1 of the contract's table.
-pub(super) fn no_badge(uid: Uid) -> Option<Denial> {
+pub fn no_badge(uid: Uid) -> Option<Denial> {
     match (uid.is_random(), uid.is_truncated()) {
         (true, _) => Some(Denial::RandomUid),
         (false, true) => Some(Denial::Unreadable),

@@ -12,6 +12,7 @@ use crate::core::gateway::Gateway;
 use crate::daemon::by_hand::Test;
 use crate::daemon::orders::Orders;
 use crate::daemon::reload::{Reload, Running};
+use crate::daemon::taps::TapLog;
 use crate::daemon::watch::Watch;
 use crate::io::clock::Clock;
 use crate::io::control::{Asked, Control};
@@ -33,6 +34,8 @@ pub(super) struct Daemon {
     pub(super) watch: Watch,
     /// A technician's test of a station.
     pub(super) test: Option<Test>,
+    /// The cards that were presented, for who watches the readers.
+    pub(super) taps: TapLog,
     pub(super) inputs: Inputs,
     pub(super) settings: Settings,
     pub(super) running: Running,
@@ -228,6 +231,7 @@ impl Daemon {
             tracing::warn!("acknowledged records cannot be pruned: {error}");
         }
         self.publish_state().await;
+        self.taps.answer(Instant::now());
         self.systemd.status(&self.status_line());
     }
 

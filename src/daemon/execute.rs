@@ -123,11 +123,19 @@ impl Daemon {
                     tracing::error!("the allowlist cannot be read, badges are refused: {error}");
                     None
                 });
+                let watched = self.taps.is_watched().then(|| {
+                    let stations = self.stations_behind(&reader);
+                    (reader.clone(), self.verdicts(&stations, (uid, technology), entry.as_ref()))
+                });
                 let candidate = new_session_id();
                 let tap = Tap { reader, uid, technology, entry, candidate };
                 self.handle(Event::BadgePresented(tap)).await;
+                if let Some((reader, verdicts)) = watched {
+                    self.show_tap(reader, (uid, technology), verdicts).await;
+                }
             }
             ReaderEvent::Unreadable { reader, technology } => {
+                self.show_card(Some(reader.clone()), None, technology);
                 self.handle(Event::BadgeUnreadable { reader, technology }).await;
             }
             ReaderEvent::Removed { reader } => self.handle(Event::BadgeRemoved { reader }).await,
@@ -137,6 +145,7 @@ impl Daemon {
                 self.handle(Event::BadgeRemoved { reader }).await;
             }
             ReaderEvent::UnboundTap { name, technology } => {
+                self.show_card(None, Some(name.clone()), technology);
                 let technology = technology.as_str();
                 tracing::warn!(
                     "a {technology} card on {name:?}, which no [[reader]] is bound to; \

@@ -5,15 +5,18 @@
 //! what the tasks last said.
 
 mod allowlist;
+mod badges;
 mod by_hand;
 mod event_loop;
 mod execute;
 mod ledger_port;
 mod orders;
 mod overrides;
+mod readers;
 mod reload;
 mod report;
 mod startup;
+mod taps;
 mod watch;
 
 use std::path::Path;

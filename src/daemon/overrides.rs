@@ -10,7 +10,6 @@ use crate::io::store::StoreError;
 impl Daemon {
     /// Blocks a badge from now on and says so on record; tells which it is, where the list knows
     /// it, and whether it was not blocked locally before.
-    #[expect(dead_code, reason = "the commands that block and clear badges call it")]
     pub(super) async fn block_badge(
         &mut self,
         uid: Uid,

@@ -14,7 +14,7 @@ use crate::protocol::cloud::{
     AllowlistStanding, ClockState, EventBody, EventKind, EventMessage, LocalState, StationState,
 };
 use crate::protocol::control::{
-    AllowlistStatus, BusStatus, CloudStatus, DeviceStatus, LedgerStatus, Reply, Request, Status,
+    BusStatus, CloudStatus, DeviceStatus, LedgerStatus, Reply, Request, Status,
 };
 
 /// The program's version.
@@ -148,6 +148,9 @@ impl Daemon {
             Request::TestStation { station } => {
                 return self.on_test_request(station, peer, reply).await;
             }
+            Request::Badge { ask } => self.on_badge_request(ask, peer).await,
+            Request::Readers {} => return self.on_readers_request(reply),
+            Request::NextTap { after } => return self.taps.on_request(after, reply),
             Request::Reload {} => match self.on_reload() {
                 Ok(said) => Reply::Done(said),
                 Err(why) => Reply::Error(why),
@@ -172,12 +175,7 @@ impl Daemon {
             buses: self.field.buses().into_iter().map(bus_status).collect(),
             devices: self.field.health().into_iter().map(|unit| self.device_status(unit)).collect(),
             cloud: self.cloud_status(),
-            allowlist: self.gateway.allowlist().map(|list| AllowlistStatus {
-                list: list.list.clone(),
-                version: list.version,
-                digest: list.digest.clone(),
-                count: list.count,
-            }),
+            allowlist: self.allowlist_status(),
             ledger: LedgerStatus {
                 epoch: ledger.head.epoch,
                 head: ledger.head.seq,

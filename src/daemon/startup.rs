@@ -17,6 +17,7 @@ use crate::daemon::ledger_port::{LedgerPort, LinkClock};
 use crate::daemon::orders::Orders;
 use crate::daemon::reload::Running;
 use crate::daemon::report::{VERSION, public_state};
+use crate::daemon::taps::TapLog;
 use crate::daemon::watch::Watch;
 use crate::daemon::{EXIT_FAILURE, EXIT_PERMISSION, EXIT_STORAGE};
 use crate::io::clock::{self, Clock};
@@ -90,6 +91,7 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
         systemd,
         watch,
         test: None,
+        taps: TapLog::default(),
         inputs,
         settings,
         running,

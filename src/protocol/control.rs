@@ -8,12 +8,16 @@ use serde::{Deserialize, Serialize};
 use crate::core::ids::{BusId, ReaderId, StationId};
 use crate::core::time::Wall;
 use crate::core::view::StationView;
+pub use crate::protocol::badges::{BadgeReply, BadgeRequest, ReadersReport, Taps};
 pub use crate::protocol::field::{BusAnswer, BusFailure, BusOrder, FailureKind, StationTest};
 
 /// Longest request line: a request names a thing and carries a note, not data.
 pub const REQUEST_MAX_BYTES: usize = 16 * 1024;
 /// Longest answer line: a site of 64 stations takes some 40 KiB.
 pub const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long the daemon waits for a card before it answers that there was none.
+pub const TAP_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a command asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,13 +41,31 @@ pub enum Request {
     },
     /// Take over what the config file says now.
     Reload {},
+    /// About a badge.
+    Badge {
+        /// What.
+        ask: BadgeRequest,
+    },
+    /// The readers of the config and those that pcscd lists.
+    Readers {},
+    /// The cards that are presented from now on: answered at the next one, or with none after a
+    /// while.
+    NextTap {
+        /// The number that the answer before named; `None` to begin.
+        after: Option<u64>,
+    },
 }
 
 impl Request {
     /// How long the daemon may take for the answer.
     pub fn patience(&self) -> Duration {
         match self {
-            Request::Status {} | Request::Reload {} => Duration::from_secs(5),
+            Request::Status {} | Request::Reload {} | Request::Badge { .. } => {
+                Duration::from_secs(5)
+            }
+            // A reader's driver may take its time to tell its serial number.
+            Request::Readers {} => Duration::from_secs(10),
+            Request::NextTap { .. } => TAP_PATIENCE + Duration::from_secs(5),
             // A slow device's time-out is 10 s at most, behind one of another unit.
             Request::Bus { .. } => Duration::from_secs(25),
             // Start register, closing with two more tries, two seconds, end register.
@@ -66,6 +88,16 @@ pub enum Reply {
     StationTest(Box<StationTest>),
     /// To a request that changed something; says what.
     Done(String),
+    /// To [`Request::Badge`].
+    Badge(BadgeReply),
+    /// To [`Request::Readers`].
+    Readers(Box<ReadersReport>),
+    /// To [`Request::NextTap`].
+    Taps(Taps),
+    /// What the request names does not exist; says what does.
+    Unknown(String),
+    /// The store failed; nothing was changed.
+    Storage(String),
     /// The request cannot be served; says why and what to do.
     Error(String),
 }

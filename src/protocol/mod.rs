@@ -1,6 +1,7 @@
 //! Wire types only: what travels over MQTT and over the control socket.
 
 pub mod allowlist;
+pub mod badges;
 pub mod cloud;
 pub mod control;
 pub mod field;

@@ -4,6 +4,7 @@
 #![cfg(feature = "demo")]
 
 mod bad_input;
+mod badges;
 mod cli;
 mod cloud;
 mod daemon;

@@ -2,8 +2,8 @@
 
 use tapgate::core::access::{Denial, Grant};
 use tapgate::core::badge::{Technology, Uid};
-use tapgate::core::event::{Feedback, Notice};
-use tapgate::core::ledger::EndReason;
+use tapgate::core::event::{Event, Feedback, Notice};
+use tapgate::core::ledger::{EndReason, OverrideAction};
 use tapgate::core::site::{Selection, StationKind};
 
 use crate::world::*;
@@ -261,6 +261,24 @@ fn a_button_stops_ones_own_charging() {
     assert_eq!(world.last_shown(), Some(Feedback::Stopped));
     world.run(5);
     assert_eq!(world.ended().remove(0).reason, EndReason::Tapped);
+}
+
+#[test]
+fn a_badge_that_is_blocked_while_it_chooses_gets_no_machine() {
+    let mut world = World::new(laundry(Selection::Button));
+    world.tap("door", anna());
+    let blocked = |badge: &str| Event::BadgeOverridden {
+        badge: Some(badge.into()),
+        action: OverrideAction::Blocked,
+        by: "a technician".into(),
+        running: Vec::new(),
+    };
+    world.happens(blocked("b-boris"));
+    assert_eq!(world.watched.len(), 3, "another badge");
+    world.happens(blocked("b-anna"));
+    assert_eq!(world.watched.len(), 0);
+    world.press("washer-1");
+    assert_eq!(world.started(), 0);
 }
 
 #[test]

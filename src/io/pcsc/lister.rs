@@ -216,7 +216,6 @@ impl Lister {
     }
 }
 
-/// The readers that pcscd lists, in its order.
 /// The readers that pcscd has now, or why it does not tell and what to try.
 pub fn names() -> Result<Vec<String>, String> {
     let listed = establish().and_then(|context| reader_names(&context));
@@ -224,7 +223,8 @@ pub fn names() -> Result<Vec<String>, String> {
     Ok(names.iter().map(|name| name.to_string_lossy().into_owned()).collect())
 }
 
-fn reader_names(context: &Context) -> Result<Vec<CString>, Trouble> {
+/// The readers that pcscd lists, in its order.
+pub(super) fn reader_names(context: &Context) -> Result<Vec<CString>, Trouble> {
     let mut buffer = [0; NAMES_MAX];
     let names = context.list_readers(&mut buffer).map_err(Trouble::on_service)?;
     Ok(names.map(ToOwned::to_owned).collect())

@@ -13,6 +13,7 @@ mod binding;
 mod card;
 mod edge;
 mod feedback;
+mod inventory;
 mod lister;
 mod outbox;
 mod stop;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use pcsc::{Context, Error, Scope};
 use tokio::sync::mpsc::Sender;
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::config::wiring::ReaderBinding;
@@ -33,6 +35,8 @@ use crate::core::badge::{Technology, Uid};
 use crate::core::event::Feedback;
 use crate::core::ids::ReaderId;
 use feedback::{Lane, Model};
+use inventory::Surveyor;
+pub use inventory::{Inventory, ListedReader};
 use lister::Lister;
 pub use lister::names;
 use outbox::Outbox;
@@ -130,6 +134,8 @@ type Token = Arc<()>;
 pub struct Pcsc {
     stop: Arc<Stop>,
     lanes: BTreeMap<ReaderId, Lane>,
+    bindings: Arc<[ReaderBinding]>,
+    surveyor: Surveyor,
     token: Token,
 }
 
@@ -149,12 +155,13 @@ pub fn spawn(bindings: Vec<ReaderBinding>, events: Sender<ReaderEvent>) -> Pcsc 
             Some((binding.reader.clone(), lane))
         })
         .collect();
+    let shared: Arc<[ReaderBinding]> = bindings.clone().into();
     let lister = Lister::new(bindings, outbox, stop.clone(), token.clone());
     let thread = thread::Builder::new().name("pcsc-lister".into()).stack_size(STACK);
     if let Err(error) = thread.spawn(move || lister.run()) {
         warn!(%error, "no reader works: the lister's thread did not start; free some memory");
     }
-    Pcsc { stop, lanes, token }
+    Pcsc { stop, lanes, bindings: shared, surveyor: Surveyor::default(), token }
 }
 
 impl Pcsc {
@@ -164,6 +171,12 @@ impl Pcsc {
         if let Some(lane) = self.lanes.get(reader) {
             lane.show(feedback);
         }
+    }
+
+    /// All readers that pcscd lists now, and what each driver says of its own. The answer comes
+    /// when the slowest driver has answered, never where one hangs.
+    pub fn survey(&self) -> oneshot::Receiver<Result<Inventory, String>> {
+        self.surveyor.survey(self.bindings.clone())
     }
 
     /// Ends all threads and waits up to 2 s for them; one that hangs in a driver is left behind.

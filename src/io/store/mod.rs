@@ -44,6 +44,7 @@ pub use exchange::{
     Totals,
 };
 pub use ledger::{Hash, Head, MAX_RECORD_BYTES};
+pub use lookup::BadgeRecord;
 pub use overrides::{LocalBlock, MAX_LOCAL_BLOCKS, OverrideNote};
 pub use recovery::{Opening, Recovered};
 pub use replies::{KeptReply, MAX_REPLIES};
@@ -79,6 +80,20 @@ impl Store {
     /// What the allowlist, with the local blocks over it, says of a badge now.
     pub async fn lookup(&self, uid: Uid) -> Result<Option<Entry>, StoreError> {
         self.lookup.run(move |lookup| lookup.by_uid(uid)).await?
+    }
+
+    /// Everything that is known of a badge.
+    pub async fn badge_record(&self, uid: Uid) -> Result<BadgeRecord, StoreError> {
+        self.lookup.run(move |lookup| lookup.record(uid)).await?
+    }
+
+    /// Some badges of the allowlist, those after this id, in order of their ids.
+    pub async fn badge_page(
+        &self,
+        after: Option<BadgeId>,
+        limit: usize,
+    ) -> Result<Vec<BadgeRecord>, StoreError> {
+        self.lookup.run(move |lookup| lookup.page(after.as_ref(), limit)).await?
     }
 
     /// The same by the operator's id of the badge.

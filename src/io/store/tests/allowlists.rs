@@ -84,6 +84,38 @@ async fn a_list_is_applied_looked_up_and_survives() {
 }
 
 #[tokio::test]
+async fn badges_are_listed_a_page_at_a_time_with_their_blocks_and_without_their_uids() {
+    let place = Place::new();
+    let (store, _) = place.open();
+    assert_eq!(store.badge_page(None, 3).await, Ok(Vec::new()));
+    let badges: Vec<String> = (0..8).map(badge).collect();
+    let badges: Vec<&str> = badges.iter().map(String::as_str).collect();
+    apply(&store, head_of(1, &badges, "")).await;
+    let blocked = Uid::new(&[4, 0, 0, 5]).expect("four bytes");
+    store.block_badge(blocked, Some("b-5".into()), "a technician".into()).await.expect("blocked");
+
+    let mut seen = Vec::new();
+    let mut after: Option<BadgeId> = None;
+    loop {
+        let page = store.badge_page(after.clone(), 3).await.expect("a page");
+        after = page.last().and_then(|record| Some(record.entry.as_ref()?.badge.clone()));
+        if page.is_empty() {
+            break;
+        }
+        for record in page {
+            let entry = record.entry.expect("listed");
+            let listed = record.listed.expect("listed");
+            assert_eq!((listed.get("uid"), &listed["status"]), (None, &"active".into()));
+            assert_eq!(entry.blocked, record.locally_blocked);
+            seen.push((entry.badge.to_string(), record.locally_blocked));
+        }
+    }
+    let expected: Vec<(String, bool)> = (0..8).map(|n| (format!("b-{n}"), n == 5)).collect();
+    assert_eq!(seen, expected);
+    assert!(store.badge_record(anna()).await.expect("asked").entry.is_none());
+}
+
+#[tokio::test]
 async fn the_ledger_tells_whether_a_list_was_recorded() {
     let place = Place::new();
     let (store, _) = place.open();
