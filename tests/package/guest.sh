@@ -13,7 +13,7 @@ fail() {
     tapgate status || true
     exit 1
 }
-# Waits up to 40 s for what must happen; LOOKS is longer where a machine is emulated.
+# Waits up to 40 s for what must happen; LOOKS are more where a machine is emulated.
 until_() { # WHAT COMMAND...
     local what=$1
     shift
@@ -33,7 +33,7 @@ station() { status | jq -r ".stations[0].$1"; }
 unit() { systemctl show -P "$1" tapgate; }
 coil() { cat /run/site/coil-0; }
 never_switched_off() { ! grep -qx '0 0' /run/site/changes; }
-tap() { python3 $RIG/site.py tap $ANNA; }
+tap() { python3 $RIG/site.py tap "${BADGE:-$ANNA}"; }
 
 machines() {
     systemd-run -q --unit=machines python3 $RIG/site.py machines
@@ -320,7 +320,13 @@ part_vm() {
     sleep 20
     say "idle: $(grep -E 'VmHWM|VmRSS|RssAnon|RssFile|RssShmem|Threads' "/proc/$(unit MainPID)/status" | tr -s ' \t\n' ' ')"
     must "pn533 is kept away" sh -c "modprobe --showconfig | grep -q '^blacklist pn533_usb'"
-    watchdog_bites
+    # The first of the list.
+    BADGE=04000001 starts_a_session
+    say "in a session: $(grep -E 'VmHWM|VmRSS' "/proc/$(unit MainPID)/status" | tr -s ' \t\n' ' ')"
+    with_dropin WatchdogSec=6
+    watchdog_restarts
+    ends_by_itself
+    memory_is_limited
     say "nightly: passed"
 }
 
@@ -348,14 +354,21 @@ part_cloud() {
     done
 }
 
-# Without a session.
-watchdog_bites() {
+# The service with one setting of the unit changed.
+with_dropin() { # SETTING=VALUE
     mkdir -p /run/systemd/system/tapgate.service.d
-    printf '[Service]\nWatchdogSec=6\n' > /run/systemd/system/tapgate.service.d/test.conf
+    printf '[Service]\n%s\n' "$1" > /run/systemd/system/tapgate.service.d/test.conf
     systemctl daemon-reload
-    systemctl restart tapgate
-    systemctl kill -s STOP tapgate
-    until_ "the watchdog restarts a daemon that hangs" sh -c "[ \$(systemctl show -P NRestarts tapgate) = 1 ]"
+    systemctl restart --no-block tapgate
+    until_ "it runs with $1" systemctl is-active tapgate
+}
+
+memory_is_limited() {
+    printf '[Service]\nMemoryMax=1M\n' > /run/systemd/system/tapgate.service.d/test.conf
+    systemctl daemon-reload
+    systemctl restart --no-block tapgate
+    until_ "MemoryMax ends a daemon beyond it" sh -c "journalctl -b -u tapgate -o cat | grep -q oom-kill"
+    with_dropin MemoryMax=128M
 }
 
 "part_$1" "${@:2}"

@@ -41,7 +41,7 @@ part() {
 
 # The ledger has a file system of its own, as on a card with a partition for it.
 on_a_readonly_root() {
-    card "$root.img" 64 "$root.data" noatime,nodev,nosuid,noexec
+    card "$root.img" 1024 "$root.data" noatime,nodev,nosuid,noexec
     cp -a "$root/var/lib/tapgate/." "$root.data/"
     part readonly --read-only --bind="$root.data:/var/lib/tapgate" --tmpfs=/var/tmp --tmpfs=/var/log
     cp -a "$root.data/." "$root/var/lib/tapgate/"

@@ -10,7 +10,7 @@ cd "$(dirname "$0")"
 . ./container.sh
 QEMU=${QEMU:-qemu-system-aarch64}
 SUITE=${SUITE:-trixie}
-LIMIT_S=${LIMIT_S:-600}
+LIMIT_S=${LIMIT_S:-900}
 
 want_tools mmdebstrap=mmdebstrap "$QEMU=qemu-system-arm" cpio=cpio depmod=kmod \
     systemd-sysusers=systemd
@@ -83,7 +83,7 @@ prepare "$work/root"
 echo "booting $(basename "$deb") on an emulated Cortex-A53"
 timeout -k 5 "$LIMIT_S" "$QEMU" -M virt -cpu cortex-a53 -accel tcg -smp 2 -m 1536 \
     -kernel "$cache"/kernel-arm64/boot/vmlinuz-* -initrd "$work/initramfs" \
-    -append "console=ttyAMA0 rdinit=/init quiet systemd.firstboot=no systemd.mask=serial-getty@ttyAMA0.service" \
+    -append "console=ttyAMA0 rdinit=/init quiet systemd.firstboot=no systemd.mask=serial-getty@ttyAMA0.service systemd.mask=systemd-binfmt.service systemd.mask=proc-sys-fs-binfmt_misc.automount" \
     -nographic -no-reboot -net none -device qemu-xhci \
     -chardev socket,id=rs485,path="$work/rs485",server=on,wait=off \
     -device usb-serial,chardev=rs485,always-plugged=on </dev/null | tee "$work/log"

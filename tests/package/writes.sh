@@ -3,7 +3,7 @@
 # 20 minutes. The package on a booted Debian 12 whose ledger and journal lie on ext4 file systems of
 # their own (loop devices). Wants dist/*_amd64.deb (cross/build.sh deb amd64).
 #
-# IDLE_S: how long idleness is watched; SESSIONS: how many are counted; MOUNTS: what is compared.
+# IDLE_S: how long idleness is watched; SESSIONS: how many are counted, after as many; MOUNTS: what is compared.
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./container.sh
@@ -56,11 +56,13 @@ for mount in $MOUNTS; do
     mkdir -p "$root/opt/rig" "$root/var/log/journal"
     cp guest.sh site.py config.toml "$root/opt/rig/"
     cp "$deb" "$root/opt/rig/tapgate.deb"
-    card "$root.ledger.img" 256 "$root.ledger" "$mount"
-    card "$root.journal.img" 256 "$root.journal" "$mount"
+    card "$root.ledger.img" 1024 "$root.ledger" "$mount"
+    card "$root.journal.img" 1024 "$root.journal" "$mount"
     boot "$root" "tapgate-writes-$$" --bind="$root.ledger:/var/lib/tapgate" --bind="$root.journal:/var/log/journal"
-    guest site >/dev/null
+    guest site
     figure "the first session" guest sessions 1
+    # Until the write-ahead log has its size and is written over and over.
+    guest sessions "$SESSIONS"
     figure "$SESSIONS sessions" guest sessions "$SESSIONS"
     if [ "$mount" = "${MOUNTS%% *}" ]; then figure "idle for $IDLE_S s" sleep "$IDLE_S"; fi
     power_off
