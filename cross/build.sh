@@ -7,7 +7,7 @@
 #     cross/build.sh test  [OPTION...]   tests of core, store and protocol as arm64, emulated
 #     cross/build.sh sbom                what is linked in, as CycloneDX, into dist/
 #     cross/build.sh release             all of it: dist/ is what is published
-#     cross/build.sh reproducible        builds again in another folder and compares with dist/
+#     cross/build.sh reproducible [ARCH...]  builds again in another folder and compares with dist/
 #
 # The compiler is rustup's where it has the std of the target, else Debian's rustc-web with Debian's
 # std packages: both must be of one version with each other, which those packages are.
@@ -134,18 +134,25 @@ release() {
     cat dist/SHA256SUMS
 }
 
-# The same commit elsewhere on this machine must give the same bytes.
-reproducible() {
-    local elsewhere
+# The same commit elsewhere on this machine must give the same bytes: packages, binaries and SBOM.
+reproducible() { # ARCH...
+    local elsewhere here=$PWD arch built=()
     elsewhere=$(mktemp -d)
     git clone -q . "$elsewhere/some-other-folder"
     mkdir "$elsewhere/target"
     cp -r --reflink=auto "$target/tools" "$elsewhere/target/"
-    CARGO_TARGET_DIR=$elsewhere/target "$elsewhere/some-other-folder/cross/build.sh" release
-    diff dist/SHA256SUMS "$elsewhere/some-other-folder/dist/SHA256SUMS"
-    (cd "$elsewhere/some-other-folder/dist" && sha256sum -c SHA256SUMS)
-    echo "the same bytes, built twice"
+    cd "$elsewhere/some-other-folder"
+    CARGO_TARGET_DIR=$elsewhere/target cross/build.sh deb "$@"
+    CARGO_TARGET_DIR=$elsewhere/target cross/build.sh sbom
+    for arch in "$@"; do
+        cp "$elsewhere/target/$(triple "$arch")/release/tapgate" "dist/tapgate-$arch"
+        built+=("tapgate-$arch" "$(cd dist && echo tapgate_*_"$arch".deb)")
+    done
+    (cd dist && sha256sum tapgate.cdx.json "${built[@]}" | tee /dev/stderr) |
+        (cd "$here/dist" && sha256sum -c -)
+    cd "$here"
     rm -rf "$elsewhere"
+    echo "the same bytes, built twice"
 }
 
 verb=${1:-help}
@@ -157,7 +164,7 @@ case $verb in
     deb) package "$@" ;;
     sbom) sbom ;;
     release) release ;;
-    reproducible) reproducible ;;
+    reproducible) reproducible "$@" ;;
     test)
         choose_compiler
         exec cargo --config cross/site.toml test --locked --target "$(triple arm64)" --lib "$@" -- \
