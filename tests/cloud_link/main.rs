@@ -3,6 +3,7 @@
 #![cfg(feature = "demo")]
 
 mod commands;
+mod consumer;
 mod faults;
 mod link;
 #[path = "../support/mod.rs"]

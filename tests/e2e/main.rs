@@ -7,6 +7,9 @@ mod bad_input;
 mod badges;
 mod cli;
 mod cloud;
+mod consumer;
+#[path = "../support/consumer.rs"]
+mod consumer_process;
 mod daemon;
 mod full_disk;
 mod fuzz;

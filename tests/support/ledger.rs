@@ -43,20 +43,24 @@ impl MemoryLedger {
 
     /// Appends records; `body` follows seq and kind.
     pub(crate) fn append(&self, count: u64) {
-        let mut books = self.books();
         for _ in 0..count {
-            let seq = books.records.len() as u64 + 1;
+            let seq = self.books().records.len() as u64 + 1;
             let record = serde_json::json!({
                 "seq": seq,
                 "kind": "gateway_started",
                 "version": "1.2.0",
                 "boot_id": "b".repeat(300),
             });
-            let record = record.to_string();
-            let last = books.hashes.last().copied().unwrap_or([0; 32]);
-            books.hashes.push(chain(&last, &record));
-            books.records.push(record);
+            self.append_text(&record.to_string());
         }
+    }
+
+    /// Appends a record as it is.
+    pub(crate) fn append_text(&self, record: &str) {
+        let mut books = self.books();
+        let last = books.hashes.last().copied().unwrap_or([0; 32]);
+        books.hashes.push(chain(&last, record));
+        books.records.push(record.to_owned());
     }
 
     fn batch_after(&self, after: u64, max_records: usize, max_bytes: usize) -> Option<Batch> {

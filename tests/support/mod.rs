@@ -2,6 +2,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod broker;
+pub(crate) mod consumer;
 pub(crate) mod gateway;
 pub(crate) mod ledger;
 pub(crate) mod program;

@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""A cloud in miniature: takes the usage of tapgate gateways, as docs/cloud-protocol.md has it.
+
+    consumer.py run --db usage.db --host broker.example --tls --user cloud --password-file pass
+    consumer.py verify --db usage.db
+
+It stores before it acknowledges, counts each record once by (gateway, epoch, seq), checks the
+chain of hashes and the accounts of every meter, keeps what it does not understand in quarantine and
+acknowledges it all the same. Needs paho-mqtt 2; --sign-key (a file with the 32 bytes of an Ed25519
+key in base64url) and the check of checkpoints also need cryptography.
+"""
+import argparse, base64, hashlib, json, sqlite3, sys, time
+from collections import defaultdict
+
+TAG = b"tapgate-ledger-1"
+NO_ENERGY = {"gateway_started", "session_slot", "session_ending", "interruption", "clock_set",
+             "allowlist_applied", "badge_override", "epoch_opened"}
+
+
+def chain(last, record):
+    return hashlib.sha256(TAG + last + record.encode()).digest()
+
+
+def b64(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unb64(text):
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+class Accounts:
+    """What the records of one gateway add up to: energy per user, and a double entry per meter."""
+
+    def __init__(self):
+        self.meters = {}                    # (epoch, meter): first, last, posted, open sessions
+        self.counted_to = defaultdict(int)  # meter: register up to which earlier epochs count
+        self.users = defaultdict(int)       # user: Wh
+        self.epoch = None
+
+    def post(self, epoch, record, held):
+        """Raises KeyError or TypeError for a record that is not understood."""
+        if epoch != self.epoch:
+            for (_, meter), account in self.meters.items():
+                self.counted_to[meter] = max(self.counted_to[meter], account["last"])
+            self.epoch = epoch
+        kind = record["kind"]
+        if kind == "carried":
+            if not held(record["epoch"], record["seq"], record["hash"]):
+                self.post(epoch, json.loads(record["record"]), held)
+        elif kind in ("meter_commissioned", "meter_replaced"):
+            self.meter(record["meter"], record["new_register_wh"])
+            if kind == "meter_replaced":
+                account = self.meters[epoch, record["meter"]]
+                old = record["old_register_wh"]
+                jump = record["new_register_wh"] - (account["last"] if old is None else old)
+                account["first"] += jump
+                account["last"] = record["new_register_wh"]
+                self.counted_to[record["meter"]] = 0
+        elif kind == "session_started":
+            if record["meter"] and record["register_wh"] is not None:
+                self.meter(record["meter"], record["register_wh"])["open"].add(record["session"])
+        elif kind == "session_ended":
+            energy = record["energy_wh"] or 0
+            if record["meter"] and record["register_wh"] is not None:
+                account = self.take(record["meter"], record["register_wh"], energy)
+                account["open"].discard(record["session"])
+                account["last"] = max(account["last"], record["end_register_wh"] or 0)
+                energy -= self.counted_before(record["meter"], record["register_wh"], energy)
+            self.users[record["user"]] += energy
+        elif kind == "unattributed":
+            self.take(record["meter"], record["from_wh"], record["to_wh"] - record["from_wh"])
+        elif kind not in NO_ENERGY:
+            raise KeyError(f"unknown kind {kind}")
+
+    def meter(self, meter, register):
+        new = {"first": register, "last": register, "posted": 0, "open": set()}
+        return self.meters.setdefault((self.epoch, meter), new)
+
+    def take(self, meter, start, energy):
+        account = self.meter(meter, start)
+        account["posted"] += energy
+        account["last"] = max(account["last"], start + energy)
+        return account
+
+    def counted_before(self, meter, start, energy):
+        """What an earlier epoch has counted already: no register interval counts twice."""
+        return min(energy, max(0, self.counted_to[meter] - start))
+
+    def imbalances(self):
+        """Meters without an open session whose register and accounts disagree, with the Wh."""
+        off = {f"{epoch}/{meter}": account["last"] - account["first"] - account["posted"]
+               for (epoch, meter), account in self.meters.items() if not account["open"]}
+        return {meter: wh for meter, wh in off.items() if wh}
+
+
+class Store:
+    """Every record once, with its hash. What is committed survives a power cut."""
+
+    def __init__(self, path):
+        self.db = sqlite3.connect(path, isolation_level=None)
+        self.db.executescript("""
+            PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+            CREATE TABLE IF NOT EXISTS record (id INTEGER PRIMARY KEY, gw TEXT, epoch TEXT,
+                seq INTEGER, hash BLOB, bytes TEXT, UNIQUE (gw, epoch, seq));
+            CREATE TABLE IF NOT EXISTS quarantine (gw TEXT, epoch TEXT, seq INTEGER, why TEXT,
+                PRIMARY KEY (gw, epoch, seq));""")
+        self.accounts = {}
+        for gw, epoch, seq, record in self.db.execute(
+                "SELECT gw, epoch, seq, bytes FROM record ORDER BY id"):
+            self.count(gw, epoch, seq, record)
+
+    def hash(self, gw, epoch, seq):
+        row = self.db.execute("SELECT hash FROM record WHERE gw = ? AND epoch = ? AND seq = ?",
+                              (gw, epoch, seq)).fetchone()
+        return row[0] if row else b"\0" * 32 if seq == 0 else None
+
+    def upto(self, gw, epoch):
+        """Records of an epoch are stored without gaps, so the last says it all."""
+        return self.db.execute("SELECT coalesce(max(seq), 0) FROM record WHERE gw = ? AND epoch = ?",
+                               (gw, epoch)).fetchone()[0]
+
+    def receive(self, gw, batch):
+        """Stores what is new; raises ValueError where the batch contradicts what is held."""
+        epoch, first, records = batch["epoch"], batch["first"], batch["records"]
+        if first < 1 or batch["last"] != first + len(records) - 1:
+            raise ValueError(f"batch {first} miscounts")
+        last = self.hash(gw, epoch, first - 1)
+        if last is None:
+            return                          # early: what lies between comes again
+        if last.hex() != batch["prev"]:
+            raise ValueError(f"batch {first} does not follow what is held")
+        new = []
+        for seq, record in enumerate(records, first):
+            last, held = chain(last, record), self.hash(gw, epoch, seq)
+            if held not in (None, last):
+                raise ValueError(f"record {seq} came with other bytes: page a human")
+            if held is None:
+                new.append((gw, epoch, seq, last, record))
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.executemany(
+            "INSERT INTO record (gw, epoch, seq, hash, bytes) VALUES (?, ?, ?, ?, ?)", new)
+        self.db.execute("COMMIT")           # synchronous: only now may it be acknowledged
+        for gw, epoch, seq, _, record in new:
+            self.count(gw, epoch, seq, record)
+
+    def count(self, gw, epoch, seq, text):
+        accounts = self.accounts.setdefault(gw, Accounts())
+        try:
+            record = json.loads(text)
+            if record["seq"] != seq:
+                raise KeyError("its seq is another")
+            accounts.post(epoch, record, lambda e, s, h: self.hash(gw, e, s) == bytes.fromhex(h))
+        except (ValueError, KeyError, TypeError, AttributeError) as why:
+            self.db.execute("INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?)",
+                            (gw, epoch, seq, repr(why)))
+
+    def verify(self):
+        """Recomputes every chain from the records' bytes: gateway by gateway, what is wrong."""
+        report = {}
+        for gw, accounts in self.accounts.items():
+            faults, position = [], (None, 0, b"\0" * 32)
+            count = 0
+            for epoch, seq, held, record in self.db.execute(
+                    "SELECT epoch, seq, hash, bytes FROM record WHERE gw = ? ORDER BY epoch, seq",
+                    (gw,)):
+                _, at, last = position if position[0] == epoch else (epoch, 0, b"\0" * 32)
+                last, count = chain(last, record), count + 1
+                if seq != at + 1 or last != held:
+                    faults.append(f"chain breaks at {epoch} {seq}")
+                position = (epoch, seq, last)
+            report[gw] = {"records": count, "faults": faults, "users_wh": dict(accounts.users),
+                          "imbalances": accounts.imbalances(), "quarantined": self.db.execute(
+                              "SELECT count(*) FROM quarantine WHERE gw = ?", (gw,)).fetchone()[0]}
+        return report
+
+
+class Consumer:
+    """The broker's side: subscribes to usage and checkpoints, publishes acknowledgements."""
+
+    def __init__(self, store, sign_key):
+        self.store, self.issued, self.key, self.public_keys, self.epochs = store, 0, None, {}, {}
+        if sign_key:
+            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+            with open(sign_key) as file:
+                self.key = Ed25519PrivateKey.from_private_bytes(unb64(file.read().strip()))
+        for gw, epoch in store.db.execute("SELECT gw, epoch FROM record GROUP BY gw ORDER BY max(id)"):
+            self.epochs[gw] = epoch
+
+    def on_connect(self, client, *_):
+        for topic in ("state", "usage", "checkpoint"):
+            client.subscribe(f"tapgate/1/+/up/{topic}", qos=1)
+        for gw, epoch in self.epochs.items():
+            self.acknowledge(client, gw, epoch)   # the broker may have lost what it retained
+
+    def on_message(self, client, _, message):
+        gw, what = message.topic.split("/")[2], message.topic.split("/")[4]
+        try:
+            if what == "usage":
+                batch = json.loads(message.payload)
+                self.store.receive(gw, batch)
+                self.epochs[gw] = batch["epoch"]
+                self.acknowledge(client, gw, batch["epoch"])
+            elif what == "state":
+                self.public_keys[gw] = json.loads(message.payload).get("public_key")
+            elif message.payload:
+                self.on_checkpoint(gw, message.payload.decode())
+        except (ValueError, KeyError, TypeError, AttributeError) as why:
+            print(f"{message.topic}: {why!r}", file=sys.stderr, flush=True)
+
+    def acknowledge(self, client, gw, epoch):
+        upto = self.store.upto(gw, epoch)
+        self.issued = max(self.issued + 1, time.time_ns() // 1_000_000)
+        second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.issued // 1000))
+        ack = {"epoch": epoch, "upto": upto, "hash": self.store.hash(gw, epoch, upto).hex(),
+               "issued_at": f"{second}.{self.issued % 1000:03}Z"}
+        payload = json.dumps(ack)
+        if self.key:
+            signed = b64(b'{"alg":"EdDSA"}') + "." + b64(json.dumps(ack | {"gw": gw, "typ": "ack"}).encode())
+            payload = signed + "." + b64(self.key.sign(signed.encode()))
+        client.publish(f"tapgate/1/{gw}/down/ack", payload, qos=1, retain=True)
+
+    def on_checkpoint(self, gw, jws):
+        """Totals that the gateway signed: they must be whole, and end in a hash that is held."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        header, payload, signature = jws.split(".")
+        try:
+            key = Ed25519PublicKey.from_public_bytes(unb64(self.public_keys[gw]))
+            key.verify(unb64(signature), f"{header}.{payload}".encode())
+        except InvalidSignature:
+            raise ValueError("a checkpoint is signed by another key") from None
+        totals = json.loads(unb64(payload))
+        if self.store.hash(gw, totals["epoch"], totals["head"]) not in (None, bytes.fromhex(totals["hash"])):
+            raise ValueError("the checkpoint and the records held disagree: page a human")
+        for meter in totals["meters"]:
+            used = meter["sessions_wh"] + meter["open_wh"] + meter["unattributed_wh"]
+            if meter["last_wh"] - meter["first_wh"] - meter.get("replaced_wh", 0) != used:
+                raise ValueError(f"the accounts of {meter['meter']} do not add up")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["run", "verify"])
+    parser.add_argument("--db", required=True)
+    parser.add_argument("--host", default="localhost")
+    parser.add_argument("--port", type=int, default=1883)
+    parser.add_argument("--tls", action="store_true")
+    for option in ("--ca-file", "--user", "--password-file", "--sign-key"):
+        parser.add_argument(option)
+    options = parser.parse_args()
+    store = Store(options.db)
+    if options.command == "verify":
+        report = store.verify()
+        print(json.dumps(report, indent=1))
+        sys.exit(any(gw["faults"] or gw["imbalances"] or gw["quarantined"] for gw in report.values()))
+    import paho.mqtt.client as mqtt
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="tapgate-consumer")
+    if options.tls or options.ca_file:
+        client.tls_set(options.ca_file)
+    if options.user:
+        password = open(options.password_file).read().strip() if options.password_file else None
+        client.username_pw_set(options.user, password)
+    consumer = Consumer(store, options.sign_key)
+    client.on_connect, client.on_message = consumer.on_connect, consumer.on_message
+    client.connect_async(options.host, options.port, keepalive=20)
+    client.loop_forever(retry_first_connection=True)
+
+
+if __name__ == "__main__":
+    main()
