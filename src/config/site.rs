@@ -272,16 +272,19 @@ fn read_building(root: &Section<'_>, library: Option<&Library>) -> Building {
         readers: bindings,
         stations: wirings.into_iter().flatten().collect(),
     };
-    let stations = stations.into_iter().map(|station| with_resolution(station, &wiring)).collect();
+    let stations = stations.into_iter().map(|station| with_meter(station, &wiring)).collect();
     Building { readers, stations, wiring }
 }
 
-/// A register's step bounds what one reading may differ from the one before.
-fn with_resolution(mut station: Station, wiring: &Wiring) -> Station {
+/// A register's step bounds what one reading may differ from the one before; where it is all that
+/// there is, it tells the power too.
+fn with_meter(mut station: Station, wiring: &Wiring) -> Station {
     let meter = wiring.devices.iter().find(|device| Some(&device.id) == station.meter.as_ref());
     let register = meter.and_then(|device| device.profile.points.get("energy_import"));
     if let Some(register) = register {
         station.meter_resolution_wh = register.resolution_wh();
     }
+    station.meter_tells_power =
+        meter.is_none_or(|device| device.profile.points.contains_key("power"));
     station
 }

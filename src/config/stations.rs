@@ -120,6 +120,7 @@ impl StationReader<'_, '_> {
             serial,
             meter: meter.as_deref().map(Into::into),
             meter_resolution_wh: 1,
+            meter_tells_power: true,
             has_button: section.has("button"),
             has_feedback: feedback.is_some(),
             has_vehicle_state: power.has_vehicle_state,

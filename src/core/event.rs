@@ -23,6 +23,16 @@ pub enum Event {
         /// Where.
         reader: ReaderId,
     },
+    /// A reader of the config was found among those plugged in.
+    ReaderFound {
+        /// Which.
+        reader: ReaderId,
+    },
+    /// A reader is gone: nobody can tap there.
+    ReaderLost {
+        /// Which.
+        reader: ReaderId,
+    },
     /// A station's switch was written or read.
     SwitchReported {
         /// Whose switch.
@@ -90,6 +100,13 @@ pub enum Event {
     ReturnedToService {
         /// Which.
         station: StationId,
+    },
+    /// A technician says that a station's meter is another one now.
+    MeterExchanged {
+        /// Which station's.
+        station: StationId,
+        /// Where the answer goes.
+        order: OrderId,
     },
     /// A technician at the console gives a free station power, in service or not.
     TechnicianStarts {

@@ -62,7 +62,7 @@ impl Gateway {
     ) -> (Gateway, Step) {
         let mut gateway = Gateway {
             policy: site.policy,
-            readers: site.readers.into_iter().map(Reader::new).collect(),
+            readers: site.readers.into_iter().map(|plan| Reader::new(plan, now.uptime)).collect(),
             stations: site.stations.into_iter().map(Station::new).collect(),
             allowlist: startup.allowlist,
             allowlist_arrived: startup.allowlist_arrived,
@@ -105,6 +105,7 @@ impl Gateway {
             for reader in &mut gateway.readers {
                 reader.on_timeout(turn);
             }
+            gateway.note_missing_readers(turn);
         })
     }
 
@@ -208,6 +209,8 @@ impl Gateway {
                 self.on_badge_unreadable(reader, *technology, turn);
             }
             Event::BadgeRemoved { reader } => self.on_badge_removed(reader, turn),
+            Event::ReaderFound { reader } => self.on_reader_found(reader),
+            Event::ReaderLost { reader } => self.on_reader_lost(reader, turn),
             Event::ButtonPressed { station, candidate } => {
                 self.on_button_pressed(station, *candidate, turn);
             }
@@ -215,6 +218,9 @@ impl Gateway {
             Event::StopOrdered(order) => self.on_stop_ordered(order, turn),
             Event::TakenOutOfService { station, note } => {
                 self.on_taken_out_of_service(station, note);
+            }
+            Event::MeterExchanged { station, order } => {
+                self.on_meter_exchanged(station, *order, turn);
             }
             Event::ReturnedToService { station } => self.on_returned_to_service(station),
             Event::TechnicianStarts { station, candidate } => {
@@ -272,7 +278,13 @@ impl Gateway {
         }
         for account in &survivors.meters {
             if let Some(station) = self.station_mut(&account.station) {
-                station.recover_meter(account);
+                station.recover_meter(account, survivors.epoch_opened);
+            }
+        }
+        if survivors.epoch_opened.is_some() {
+            for station in &mut self.stations {
+                station.epoch_opened = survivors.epoch_opened;
+                station.switch.spare = Some(station.plan.rules.idle_proof());
             }
         }
         for open in &survivors.sessions {
@@ -281,9 +293,12 @@ impl Gateway {
                 survivors.meters.iter().any(|a| Some(&a.meter) == open.start.meter.as_ref());
             let Some(station) = self.station_mut(&open.start.station).filter(meter_stays) else {
                 end_orphan(open, commissioned, turn);
+                if let Some(station) = self.station_mut(&open.start.station) {
+                    station.switch.spare = Some(station.plan.rules.idle_proof());
+                }
                 continue;
             };
-            station.recover_session(open, turn);
+            station.recover_session(open, &survivors.memos, turn);
             station.plan_after_start = station.recovery_plan(survivors.newest, turn.now);
             station.register_before_outage =
                 station.meter.as_ref().and_then(|meter| meter.register_wh());

@@ -31,7 +31,19 @@ pub enum Fact {
     /// Committed before the switch closes.
     SessionStarted(SessionStart),
     /// A part of a session's energy that lies in one 15-minute slot of UTC.
-    SessionSlot { session: SessionId, slot: Wall, from_wh: i64, to_wh: i64, estimated: bool },
+    SessionSlot {
+        session: SessionId,
+        slot: Wall,
+        from_wh: i64,
+        to_wh: i64,
+        estimated: bool,
+        /// Of an estimated one: it flowed at some time from here on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Wall>,
+        /// Of an estimated one: by then it had flowed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Wall>,
+    },
     /// The intention to end, committed before the switch opens.
     SessionEnding { session: SessionId, reason: EndReason },
     /// The session went on after something took its power.

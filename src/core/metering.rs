@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::core::event::Reading;
+use crate::core::flow::{Flow, Power};
 use crate::core::ids::DeviceId;
 use crate::core::time::{Stamp, Uptime};
 
@@ -22,8 +23,15 @@ pub struct Meter {
     resolution_wh: i64,
     /// Most power that its station can draw.
     max_power_w: u32,
+    /// Whether it tells its power; else that follows from the register.
+    tells_power: bool,
+    flow: Option<Flow>,
     account: Option<Account>,
-    power: Option<(i64, Uptime)>,
+    power: Option<(Power, Uptime)>,
+    /// When the account was last posted is not known: only that it was, before this epoch.
+    gap_unknown: bool,
+    /// Its serial number became known after its account was opened.
+    serial_unrecorded: bool,
     suspicion: Option<Suspicion>,
     new_serial: Option<String>,
     /// The register that was taken for an old meter's, and when it was last believed. If it comes
@@ -73,12 +81,16 @@ const SUSPICION_SPAN: Duration = Duration::from_secs(60);
 
 impl Meter {
     /// A meter that has not been read yet.
-    pub fn new(device: DeviceId, resolution_wh: i64, max_power_w: u32) -> Meter {
+    pub fn new(device: DeviceId, resolution_wh: i64, max_power_w: u32, tells_power: bool) -> Meter {
         Meter {
             device,
             serial: None,
             resolution_wh,
             max_power_w,
+            tells_power,
+            flow: None,
+            gap_unknown: false,
+            serial_unrecorded: false,
             account: None,
             power: None,
             suspicion: None,
@@ -96,6 +108,12 @@ impl Meter {
             believed_wh: cursor_wh,
             believed_at: at,
         });
+    }
+
+    /// The account came over into a new epoch, whose opening tells nothing of when the meter was
+    /// read.
+    pub fn forget_when_read(&mut self) {
+        self.gap_unknown = true;
     }
 
     /// The latest believed register.
@@ -123,9 +141,22 @@ impl Meter {
         }
     }
 
-    /// The last power and when it was read.
+    /// The last power in milliwatts, and since when it is known to be no more than that.
     pub fn power(&self) -> Option<(i64, Uptime)> {
-        self.power
+        self.power.map(|(power, at)| match power {
+            Power::Is(power_mw) => (power_mw, at),
+            Power::AtMost(power_mw, since) => (power_mw, since),
+        })
+    }
+
+    /// The power is somewhere below, nobody knows where.
+    pub fn tells_only_a_bound(&self) -> bool {
+        matches!(self.power, Some((Power::AtMost(..), _)))
+    }
+
+    /// What the last reading told of the power, if anything.
+    pub(super) fn power_at(&self, now: Uptime) -> Option<Power> {
+        self.power.filter(|(_, at)| *at == now).map(|(power, _)| power)
     }
 
     /// The meter does not answer: its power is no longer known.
@@ -133,10 +164,46 @@ impl Meter {
         self.power = None;
     }
 
+    /// The switch moved: what flowed before tells nothing of now.
+    pub fn forget_flow(&mut self) {
+        self.flow = None;
+    }
+
+    /// Once after its serial number became known for an account that was opened without it.
+    pub fn take_unrecorded_serial(&mut self) -> bool {
+        std::mem::take(&mut self.serial_unrecorded)
+    }
+
     /// Takes a reading in and says what it turned out to be.
     pub fn judge(&mut self, reading: &Reading, now: Stamp) -> Verdict {
-        self.power = reading.power_mw.map(|power| (power, now.uptime));
+        self.power = reading.power_mw.map(|power| (Power::Is(power), now.uptime));
         self.note_serial(reading.serial.as_deref());
+        let verdict = self.judge_register(reading, now);
+        if !self.tells_power && reading.energy_wh.is_some() {
+            self.power = self.power_from_register(now.uptime).map(|power| (power, now.uptime));
+        }
+        verdict
+    }
+
+    /// The same for the first reading after an exchange that a technician told of: whatever it
+    /// shows, it is another meter's.
+    pub fn judge_exchanged(&mut self, reading: &Reading, now: Stamp) -> Verdict {
+        let has_register = reading.energy_wh.is_some_and(|register| register >= 0);
+        if !has_register || self.account.is_none() {
+            return self.judge(reading, now);
+        }
+        self.power = reading.power_mw.map(|power| (Power::Is(power), now.uptime));
+        self.note_serial(reading.serial.as_deref());
+        Verdict::Replaced
+    }
+
+    fn power_from_register(&mut self, now: Uptime) -> Option<Power> {
+        let register = self.register_wh()?;
+        let flow = self.flow.get_or_insert(Flow::new(register, now));
+        Some(flow.on_register(register, self.resolution_wh, now))
+    }
+
+    fn judge_register(&mut self, reading: &Reading, now: Stamp) -> Verdict {
         let Some(register) = reading.energy_wh.filter(|register| *register >= 0) else {
             return Verdict::NoRegister;
         };
@@ -144,7 +211,8 @@ impl Meter {
             self.recover(reading.serial.clone().or(self.serial.clone()), register, now);
             return Verdict::Commissioned;
         };
-        let gap = elapsed(account.believed_at, now);
+        let gap = elapsed(account.believed_at, now).filter(|_| !self.gap_unknown);
+        self.gap_unknown = false;
         let falling = register < account.believed_wh || self.new_serial.is_some();
         if !falling && self.is_possible(register - account.believed_wh, gap) {
             self.suspicion = None;
@@ -165,7 +233,7 @@ impl Meter {
     /// Puts the new meter's register in the old one's place; the old one must be settled before.
     pub fn replace(&mut self, register_wh: i64, now: Stamp) {
         let serial = self.new_serial.take().or(self.serial.take());
-        self.suspicion = None;
+        (self.suspicion, self.flow) = (None, None);
         self.replaced = self.account.map(|old| (old.believed_wh, old.believed_at));
         self.recover(serial, register_wh, now);
     }
@@ -185,7 +253,10 @@ impl Meter {
     fn note_serial(&mut self, serial: Option<&str>) {
         let Some(serial) = serial else { return };
         match &self.serial {
-            None => self.serial = Some(serial.into()),
+            None => {
+                self.serial = Some(serial.into());
+                self.serial_unrecorded = self.account.is_some();
+            }
             Some(known) if known == serial => self.new_serial = None,
             Some(_) => self.new_serial = Some(serial.into()),
         }
@@ -239,7 +310,7 @@ mod tests {
     }
 
     fn meter_at(register: i64) -> Meter {
-        let mut meter = Meter::new("meter-1".into(), 1, 4_000);
+        let mut meter = Meter::new("meter-1".into(), 1, 4_000, true);
         assert_eq!(meter.judge(&shows(register), second(0)), Verdict::Commissioned);
         meter
     }

@@ -9,7 +9,7 @@ use crate::core::badge::Uid;
 use crate::core::event::Command;
 use crate::core::gateway::Gateway;
 use crate::core::ids::{SessionId, StationId, UserId};
-use crate::core::ledger::{Authority, EndReason};
+use crate::core::ledger::{Authority, EndReason, SwitchPosition};
 use crate::core::session::Phase;
 use crate::core::site::StationKind;
 use crate::core::station::{PendingStart, Station, Turn};
@@ -83,6 +83,19 @@ pub enum Answer {
     EndsWhenIdle(SessionId),
     /// The start is refused.
     Refused(Denial),
+    /// No session, but the switch was closed: it is being opened.
+    Opening,
+    /// The accounts go on from the new meter's register.
+    MeterReplaced {
+        /// The old one's last, where there was one.
+        old_wh: Option<i64>,
+        /// The new one's first.
+        new_wh: i64,
+    },
+    /// The new meter does not answer; nothing is changed.
+    MeterSilent,
+    /// The station has no meter.
+    NoMeter,
     /// There is nothing to stop.
     NoSession,
     /// The site has no such station.
@@ -185,6 +198,18 @@ impl Gateway {
         turn.answer(Some(order.order), answer);
     }
 
+    pub(super) fn on_meter_exchanged(
+        &mut self,
+        id: &StationId,
+        order: OrderId,
+        turn: &mut Turn<'_>,
+    ) {
+        match self.station_mut(id) {
+            Some(station) => station.expect_exchange(order, turn),
+            None => turn.answer(Some(order), Answer::NoStation),
+        }
+    }
+
     pub(super) fn on_taken_out_of_service(&mut self, id: &StationId, note: &Option<String>) {
         if let Some(station) = self.station_mut(id) {
             station.out_of_service = Some(note.clone());
@@ -211,7 +236,9 @@ impl Station {
             self.refuse_pending(Denial::OutOfService, turn);
         }
         let reason = order.by.end_reason();
-        let Some(session) = &mut self.session else { return Answer::NoSession };
+        let Some(session) = &mut self.session else {
+            return self.stop_without_session(order, turn);
+        };
         let id = session.start.session;
         let technicians = session.start.authorised_by == Authority::Technician;
         if order.now || technicians || self.plan.kind == StationKind::Charger {
@@ -220,12 +247,35 @@ impl Station {
             session.end_when_idle.get_or_insert(reason);
             self.end_if_due(turn);
         }
+        self.stopping(id)
+    }
+
+    fn stopping(&self, id: SessionId) -> Answer {
         match self.session.as_ref().map(|session| session.phase) {
             Some(Phase::Recovering | Phase::Closing { .. } | Phase::Running) => {
                 Answer::EndsWhenIdle(id)
             }
             Some(Phase::Ending { .. }) | None => Answer::Ending(id),
         }
+    }
+
+    /// A technician at the machine knows best what may lose its power.
+    fn stop_without_session(&mut self, order: &StopOrder, turn: &mut Turn<'_>) -> Answer {
+        let closed = self.switch.reported == Some(SwitchPosition::Closed);
+        if !closed || order.by != OrderedBy::Technician || !order.now {
+            return Answer::NoSession;
+        }
+        self.open_again(turn);
+        Answer::Opening
+    }
+
+    /// The next reading is that of another meter, whatever it shows.
+    fn expect_exchange(&mut self, order: OrderId, turn: &mut Turn<'_>) {
+        if self.meter.is_none() {
+            return turn.answer(Some(order), Answer::NoMeter);
+        }
+        self.exchange = Some(order);
+        turn.command(Command::ReadMeter(self.plan.id.clone()));
     }
 }
 

@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use crate::core::event::{Command, Notice, Reading};
+use crate::core::flow::Power;
 use crate::core::ids::SessionId;
 use crate::core::ledger::{Fact, MeterChange, SwitchPosition, UnattributedCause};
 use crate::core::metering::Verdict;
+use crate::core::orders::Answer;
 use crate::core::session::{Phase, SLOT};
 use crate::core::station::{END_READ_TIMEOUT, RUN_DOWN, Station, Turn};
 use crate::core::time::Uptime;
@@ -36,7 +38,10 @@ impl Station {
         }
         let Some(meter) = &mut self.meter else { return };
         let before_wh = meter.register_wh();
-        let verdict = meter.judge(reading, turn.now);
+        let verdict = match self.exchange {
+            Some(_) => meter.judge_exchanged(reading, turn.now),
+            None => meter.judge(reading, turn.now),
+        };
         let first = std::mem::take(&mut self.unread_since_start);
         match verdict {
             Verdict::Commissioned => self.commission(turn),
@@ -49,7 +54,7 @@ impl Station {
                 let station = self.plan.id.clone();
                 turn.command(Command::Notify(Notice::MeterImplausible { station }));
             }
-            Verdict::Replaced => self.replace_meter(reading, turn),
+            Verdict::Replaced => self.replace_meter(reading.energy_wh, turn),
             Verdict::NoRegister | Verdict::Held => {}
         }
         let believed = match verdict {
@@ -57,14 +62,35 @@ impl Station {
             Verdict::Believed { .. } => true,
             Verdict::NoRegister | Verdict::Held => false,
         };
+        self.answer_exchange(before_wh, believed, turn);
+        self.record_serial(turn);
         let register = self.meter.as_ref().and_then(|meter| meter.register_wh());
-        self.watch_load(reading, turn.uptime());
+        self.watch_load(turn.uptime());
         if self.pending.is_some() {
             return self.on_start_register(register.filter(|_| believed), turn);
         }
         self.end_if_due(turn);
         self.watch_run_down(register.filter(|_| believed), reading.power_mw, turn);
         self.open_if_unused(turn);
+    }
+
+    /// Whoever said that the meter was exchanged hears from which register it goes on.
+    fn answer_exchange(&mut self, old_wh: Option<i64>, believed: bool, turn: &mut Turn<'_>) {
+        let new_wh = self.meter.as_ref().and_then(|meter| meter.register_wh());
+        if let Some(new_wh) = new_wh.filter(|_| believed) {
+            turn.answer(self.exchange.take(), Answer::MeterReplaced { old_wh, new_wh });
+        }
+    }
+
+    /// An account opened without a serial number gets it on record as soon as it is known: only
+    /// then an exchange while the gateway is away can be told from a jump.
+    fn record_serial(&mut self, turn: &mut Turn<'_>) {
+        let Some(meter) = &mut self.meter else { return };
+        let Some(register) = meter.register_wh().filter(|_| meter.take_unrecorded_serial()) else {
+            return;
+        };
+        self.settle_meter(false, turn);
+        self.record_replacement((None, register), register, turn);
     }
 
     /// A reading came while a start waits for its register.
@@ -81,6 +107,7 @@ impl Station {
         if let Some(meter) = &mut self.meter {
             meter.lose_power_reading();
         }
+        turn.answer(self.exchange.take(), Answer::MeterSilent);
         if let Some(session) = &mut self.session {
             session.on_silence();
         }
@@ -148,9 +175,14 @@ impl Station {
         let since = self.meter.as_ref().and_then(|meter| meter.persisted_at());
         let another_day =
             since.is_some_and(|since| since.wall.slot_start(DAY) != turn.now.wall.slot_start(DAY));
+        let run_out = self.residue_of.is_some_and(|(_, until)| until <= turn.uptime());
         if first {
-            self.record_unattributed(Vec::new(), UnattributedCause::GatewayDown, turn);
-        } else if another_day {
+            let cause = match since.is_some() && since == self.epoch_opened {
+                true => UnattributedCause::Epoch,
+                false => UnattributedCause::GatewayDown,
+            };
+            self.record_unattributed(Vec::new(), cause, turn);
+        } else if another_day || run_out {
             self.post_unattributed(turn);
         }
     }
@@ -171,14 +203,21 @@ impl Station {
         session.posted_wh += to_wh - from_wh;
         let began = meter.persisted_at().filter(|_| estimated);
         let slot = began.map_or(session.slot, |at| at.wall.slot_start(SLOT));
+        let (since, until) = (began.map(|at| at.wall), began.map(|_| turn.now.wall));
         meter.settle(turn.now);
-        let id = session.start.session;
-        turn.record(Fact::SessionSlot { session: id, slot, from_wh, to_wh, estimated });
+        let session = session.start.session;
+        turn.record(Fact::SessionSlot { session, slot, from_wh, to_wh, estimated, since, until });
     }
 
-    /// Records what flowed without a session, where anything did.
+    /// Records what flowed without a session, where anything did; right after a session's end it is
+    /// what the machine still drew.
     pub(super) fn post_unattributed(&mut self, turn: &mut Turn<'_>) {
-        self.record_unattributed(Vec::new(), UnattributedCause::NoSession, turn);
+        match self.residue_of.take() {
+            Some((session, _)) => {
+                self.record_unattributed(vec![session], UnattributedCause::Residue, turn);
+            }
+            None => self.record_unattributed(Vec::new(), UnattributedCause::NoSession, turn),
+        }
     }
 
     fn record_unattributed(
@@ -209,30 +248,52 @@ impl Station {
         });
     }
 
-    fn replace_meter(&mut self, reading: &Reading, turn: &mut Turn<'_>) {
-        let Some(register) = reading.energy_wh else { return };
+    fn replace_meter(&mut self, register: Option<i64>, turn: &mut Turn<'_>) {
+        let Some(register) = register else { return };
+        self.settle_meter(true, turn);
+        self.spanned.clear();
+        let Some(meter) = &mut self.meter else { return };
+        let old = meter.register_wh().unwrap_or(register);
+        let old_serial = meter.serial.clone();
+        self.record_replacement((old_serial, old), register, turn);
+        if let Some(meter) = &mut self.meter {
+            meter.replace(register, turn.now);
+        }
+    }
+
+    /// Puts everything up to the believed register on record, whoever it belongs to.
+    fn settle_meter(&mut self, estimated: bool, turn: &mut Turn<'_>) {
         if self.session.is_some() {
-            self.close_slot(true, turn);
+            self.close_slot(estimated, turn);
         } else {
             self.post_unattributed(turn);
         }
-        self.spanned.clear();
-        let Some(meter) = &mut self.meter else { return };
+    }
+
+    fn record_replacement(
+        &self,
+        (old_serial, old_wh): (Option<String>, i64),
+        new_wh: i64,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(meter) = &self.meter else { return };
         turn.record(Fact::MeterReplaced(MeterChange {
             station: self.plan.id.clone(),
             meter: meter.device.clone(),
-            old_serial: meter.serial.clone(),
-            old_register_wh: meter.register_wh(),
+            old_serial,
+            old_register_wh: Some(old_wh),
             new_serial: meter.next_serial(),
-            new_register_wh: register,
+            new_register_wh: new_wh,
         }));
-        meter.replace(register, turn.now);
     }
 
-    fn watch_load(&mut self, reading: &Reading, now: Uptime) {
+    fn watch_load(&mut self, now: Uptime) {
         let Some(session) = &mut self.session else { return };
-        match reading.power_mw {
-            Some(power_mw) => session.on_power(power_mw, &self.plan, now),
+        match self.meter.as_ref().and_then(|meter| meter.power_at(now)) {
+            Some(Power::Is(power_mw)) => session.on_power(power_mw, &self.plan, now),
+            Some(Power::AtMost(most_mw, since)) => {
+                session.on_power_bound(most_mw, since, &self.plan, now);
+            }
             None => session.on_silence(),
         }
     }

@@ -11,6 +11,7 @@ use crate::core::ids::{DeviceId, StationId};
 use crate::core::ledger::{
     EndReason, Fact, InterruptionCause, SessionEnd, SessionStart, SwitchPosition,
 };
+use crate::core::memo::Memo;
 use crate::core::metering::elapsed;
 use crate::core::session::{Phase, Session};
 use crate::core::site::StationKind;
@@ -51,6 +52,11 @@ pub struct Survivors {
     pub out_of_service: Vec<(StationId, Option<String>)>,
     /// The newest stamp in the store: an outage counts from it.
     pub newest: Option<Stamp>,
+    /// What sessions remember beyond their records.
+    pub memos: Vec<Memo>,
+    /// A new epoch was opened at this start, or later than any record of use: it took the accounts
+    /// over and ended the sessions. What runs on is left running.
+    pub epoch_opened: Option<Stamp>,
 }
 
 /// How a recovered session goes on once its switch and meter have been seen.
@@ -75,25 +81,37 @@ const SHARED_CHARGER_OUTAGE: Duration = Duration::from_secs(15 * 60);
 
 impl Station {
     /// Takes over what the store knows of this station's meter.
-    pub(super) fn recover_meter(&mut self, account: &MeterAccount) {
+    pub(super) fn recover_meter(&mut self, account: &MeterAccount, epoch_opened: Option<Stamp>) {
         if let Some(meter) = self.meter.as_mut().filter(|meter| meter.device == account.meter) {
             meter.recover(account.serial.clone(), account.cursor_wh, account.cursor_at);
+            if Some(account.cursor_at) == epoch_opened {
+                meter.forget_when_read();
+            }
         }
     }
 
     /// Takes over an open session; what becomes of it shows when its switch has been read.
-    pub(super) fn recover_session(&mut self, open: &OpenSession, turn: &mut Turn<'_>) {
+    pub(super) fn recover_session(
+        &mut self,
+        open: &OpenSession,
+        memos: &[Memo],
+        turn: &mut Turn<'_>,
+    ) {
+        let memo = memos.iter().find(|memo| memo.session == open.start.session);
         let mut session =
             Session::recovered(open.start.clone(), open.started, open.posted_wh, turn.now);
         session.estimated = open.start.missing;
         let age = session.age(turn.uptime());
         session.on_unseen_energy(open.posted_wh, Some(age), &self.plan);
+        if let Some(memo) = memo {
+            session.remember(memo, turn.now);
+        }
         self.session = Some(session);
         if open.start.missing && open.posted_wh == 0 {
             // What the meter will show may be older than the session: it goes to nobody.
             self.span(open.start.session);
         }
-        if let Some(reason) = open.ending {
+        if let Some(reason) = open.ending.or(memo.and_then(|memo| memo.ended)) {
             let since = turn.uptime();
             if let Some(session) = &mut self.session {
                 session.phase = Phase::Ending { reason, since, opened: false };

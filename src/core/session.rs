@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::core::badge::Technology;
 use crate::core::badge::Uid;
 use crate::core::event::Vehicle;
@@ -92,6 +94,15 @@ struct Load {
     car_left: bool,
 }
 
+/// What has been seen of the load so far, as far as it bears on when the session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idleness {
+    seen: bool,
+    quiet_since: Uptime,
+    idle_since: Option<Uptime>,
+    nearly_idle_since: Option<Uptime>,
+}
+
 /// Readings further apart than this break an idle time: what happened between is not known.
 const IDLE_BREAK: Duration = Duration::from_secs(10);
 /// Below this a machine draws nothing; a delayed start draws 2 to 20 W.
@@ -100,8 +111,6 @@ const NO_LOAD_MW: i64 = 1_000;
 const LOAD_SEEN_WH: i64 = 5;
 /// Once a limit waits, a steady draw below this counts as idle: electronics of 15 to 25 W exist.
 const TIRED_ELECTRONICS_MW: i64 = 50_000;
-/// How long a limit on a machine without `idle_after` waits for proof that it is idle.
-const DEFAULT_IDLE_PROOF: Duration = Duration::from_secs(8 * 60);
 
 impl Session {
     /// A session whose start is about to be recorded.
@@ -186,6 +195,19 @@ impl Session {
         self.load.car_left
     }
 
+    pub(super) fn idleness(&self) -> Idleness {
+        let Load { seen, quiet_since, idle_since, nearly_idle_since, .. } = self.load;
+        Idleness { seen, quiet_since, idle_since, nearly_idle_since }
+    }
+
+    /// Goes on watching from how the load stood a moment ago.
+    pub(super) fn take_up(&mut self, idleness: Idleness, now: Uptime) {
+        let Idleness { seen, quiet_since, idle_since, nearly_idle_since } = idleness;
+        let last = Some(now);
+        let watched = Load { quiet_since, idle_since, nearly_idle_since, last, ..self.load };
+        self.load = Load { seen: seen || self.load.seen, ..watched };
+    }
+
     /// Takes a power reading in.
     pub fn on_power(&mut self, power_mw: i64, station: &Station, now: Uptime) {
         let load = &mut self.load;
@@ -214,6 +236,24 @@ impl Session {
             load.idle_since = None;
             load.burst_since = None;
         }
+    }
+
+    /// Takes in that the average power ever since has been at most this: the meter tells no more.
+    pub fn on_power_bound(&mut self, most_mw: i64, since: Uptime, station: &Station, now: Uptime) {
+        let load = &mut self.load;
+        load.last = Some(now);
+        load.burst_since = None;
+        let idle_mw = i64::from(station.rules.idle_power_w) * 1_000;
+        let since = since.max(self.watched_since);
+        if most_mw >= NO_LOAD_MW.min(idle_mw) {
+            load.quiet_since = now;
+        }
+        let idle_below = |threshold_mw: i64, known: Option<Uptime>| {
+            (most_mw < threshold_mw).then(|| known.unwrap_or(since))
+        };
+        load.idle_since = idle_below(idle_mw, load.idle_since);
+        load.nearly_idle_since =
+            idle_below(TIRED_ELECTRONICS_MW.max(idle_mw), load.nearly_idle_since);
     }
 
     /// The meter is silent: what happens now is not known.
@@ -297,7 +337,7 @@ impl Session {
         let reason = self.end_when_idle.or(limit)?;
         let blind = station.meter.is_none() && limit.is_some();
         let at_once = station.kind == StationKind::Charger || blind;
-        let proof = rules.idle_after.unwrap_or(DEFAULT_IDLE_PROOF);
+        let proof = rules.idle_proof();
         let nearly = self.is_watched(now)
             && self.load.nearly_idle_since.is_some_and(|since| now.since(since) >= proof);
         (at_once || nearly || (!self.load.seen && self.is_still(now))).then_some(reason)

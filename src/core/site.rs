@@ -142,6 +142,8 @@ pub struct Station {
     pub meter: Option<DeviceId>,
     /// The smallest step that the meter's register can show.
     pub meter_resolution_wh: i64,
+    /// Whether the meter tells its power; else that follows from the register.
+    pub meter_tells_power: bool,
     /// Whether the station has a button of its own.
     pub has_button: bool,
     /// Whether a contactor feedback input is wired.
@@ -208,7 +210,15 @@ pub enum OnRevoked {
     Stop,
 }
 
+/// How long a machine without `idle_after` must be idle before it counts as proved.
+const DEFAULT_IDLE_PROOF: Duration = Duration::from_secs(8 * 60);
+
 impl SessionRules {
+    /// How long a load must be gone before a machine may lose its power.
+    pub fn idle_proof(&self) -> Duration {
+        self.idle_after.unwrap_or(DEFAULT_IDLE_PROOF)
+    }
+
     /// The defaults of the contract (spec: sessions, the table of defaults).
     pub fn defaults(kind: StationKind, private: bool, has_vehicle_state: bool) -> SessionRules {
         let shared_only = (!private).then_some(12 * HOUR);

@@ -75,6 +75,7 @@ impl Station {
         self.switch.must_open = false;
         self.switch.retry_at = None;
         self.switch.noticed = false;
+        self.switch.loaded = false;
         turn.command(Command::CloseSwitch(self.plan.id.clone()));
         turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Running));
         turn.answer(pending.order, Answer::Starting(pending.candidate));
@@ -91,12 +92,16 @@ impl Station {
         }
         let silent = self.meter.is_some() && register_wh.is_none();
         let needs_register = self.plan.rules.require_meter || self.session.is_some();
-        let unusable = self.fault.is_some() || self.out_of_service.is_some();
-        if unusable || (silent && needs_register) {
+        if self.is_unusable() || (silent && needs_register) {
             return Some(Denial::OutOfService);
         }
         let session = self.session.as_ref()?;
         (!session.is_handover_due(&self.plan, now)).then_some(Denial::Occupied)
+    }
+
+    /// Nobody is let in: taken out, at fault, or something runs there that is nobody's.
+    pub(super) fn is_unusable(&self) -> bool {
+        self.fault.is_some() || self.out_of_service.is_some() || self.switch.loaded
     }
 
     /// A technician looks after a station that is out of service, too.

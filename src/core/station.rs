@@ -86,6 +86,14 @@ pub(super) struct Station {
     pub(super) loose: Loose,
     /// Sessions whose boundary lies in what the meter has not told yet; boundedly many.
     pub(super) spanned: Vec<SessionId>,
+    /// A technician says that the meter was exchanged; the next reading is the new one's.
+    pub(super) exchange: Option<OrderId>,
+    /// The session that ended last, and until when what still flows is its residue.
+    pub(super) residue_of: Option<(SessionId, Uptime)>,
+    /// When the accounts went over into a new epoch.
+    pub(super) epoch_opened: Option<Stamp>,
+    /// Its reader is gone: nobody can tap.
+    pub(super) reader_lost: bool,
     /// No reading yet since the daemon started.
     pub(super) unread_since_start: bool,
     /// How a recovered session goes on.
@@ -134,6 +142,12 @@ pub(super) struct Switch {
     pub(super) retry_at: Option<Uptime>,
     /// A load without a session was noticed.
     pub(super) noticed: bool,
+    /// It powers something without a session, by the last reading.
+    pub(super) loaded: bool,
+    /// Something may run there that lost its session: it must be idle for this long.
+    pub(super) spare: Option<Duration>,
+    /// Without load since, where nobody has a session.
+    pub(super) idle_since: Option<Uptime>,
 }
 
 /// Why a station is out of order.
@@ -143,6 +157,10 @@ pub enum Fault {
     SwitchFailed,
     /// The switch does not open.
     SwitchStuck,
+    /// The switch is closed and powers something without a session.
+    SwitchWithoutSession,
+    /// The reader where badges are presented is gone.
+    ReaderLost,
 }
 
 impl PendingStart {
@@ -157,6 +175,8 @@ impl Fault {
         match self {
             Fault::SwitchFailed => "switch_failed",
             Fault::SwitchStuck => "switch_stuck",
+            Fault::SwitchWithoutSession => "switch_without_session",
+            Fault::ReaderLost => "reader_lost",
         }
     }
 }
@@ -196,6 +216,8 @@ pub(super) const CLOSE_RETRY: Duration = Duration::from_millis(500);
 pub(super) const CLOSE_SILENCE: Duration = Duration::from_secs(5);
 /// How long power may take to go to zero before the end register is read.
 pub(super) const RUN_DOWN: Duration = Duration::from_secs(3);
+/// What flows this soon after a session's end is what its machine still draws.
+const RESIDUE: Duration = Duration::from_secs(60);
 /// How long the end register is waited for.
 pub(super) const END_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A switch that will not open is tried again this often, for as long as it takes.
@@ -203,7 +225,8 @@ pub(super) const OPEN_RETRY: Duration = Duration::from_secs(30);
 
 impl Station {
     pub(super) fn new(plan: site::Station) -> Station {
-        let new_meter = |id| Meter::new(id, plan.meter_resolution_wh, plan.rules.max_power_w);
+        let (resolution_wh, tells_power) = (plan.meter_resolution_wh, plan.meter_tells_power);
+        let new_meter = |id| Meter::new(id, resolution_wh, plan.rules.max_power_w, tells_power);
         Station {
             meter: plan.meter.clone().map(new_meter),
             plan,
@@ -215,6 +238,10 @@ impl Station {
             out_of_service: None,
             loose: Loose::default(),
             spanned: Vec::new(),
+            exchange: None,
+            residue_of: None,
+            epoch_opened: None,
+            reader_lost: false,
             unread_since_start: true,
             plan_after_start: Plan::GoOn,
             register_before_outage: None,
@@ -226,6 +253,7 @@ impl Station {
     pub(super) fn state(&self) -> State {
         match &self.session {
             _ if self.fault.is_some() => State::Faulted,
+            None if self.shown_fault().is_some() => State::Faulted,
             None if self.out_of_service.is_some() => State::OutOfService,
             None if self.pending.is_some() => State::Starting,
             None => State::Available,
@@ -236,6 +264,13 @@ impl Station {
             }
             Some(_) => State::InUse,
         }
+    }
+
+    /// What a technician should look at. A lost reader prevents taps, and nothing else.
+    pub(super) fn shown_fault(&self) -> Option<Fault> {
+        let loaded = self.switch.loaded.then_some(Fault::SwitchWithoutSession);
+        let reader = self.reader_lost.then_some(Fault::ReaderLost);
+        self.fault.or(loaded).or(reader)
     }
 
     /// How many of this user's sessions are there, or about to be.
@@ -338,6 +373,9 @@ impl Station {
         if let Some(meter) = &mut self.meter {
             meter.settle(turn.now);
         }
+        if reason != EndReason::Handover {
+            self.residue_of = Some((session.start.session, turn.uptime() + RESIDUE));
+        }
         if metered && end_register_wh.is_none() {
             self.span(session.start.session);
         }
@@ -371,7 +409,7 @@ impl Station {
         let before = self.shown.as_ref().filter(|shown| shown.state == state);
         let since = before.map_or(turn.now.wall, |shown| shown.since);
         let note = self.out_of_service.clone().flatten();
-        let shown = Some(Shown { state, since, fault: self.fault, note });
+        let shown = Some(Shown { state, since, fault: self.shown_fault(), note });
         if self.shown != shown {
             self.shown = shown;
             turn.command(Command::PublishStation(self.plan.id.clone()));

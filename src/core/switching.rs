@@ -61,6 +61,9 @@ impl Station {
         }
         if self.switch.reported != Some(position) {
             self.switch.reported_since = turn.uptime();
+            if let Some(meter) = &mut self.meter {
+                meter.forget_flow();
+            }
         }
         self.switch.reported = Some(position);
     }
@@ -142,7 +145,8 @@ impl Station {
             Some(SwitchPosition::Open) => {
                 self.switch.must_open = false;
                 self.switch.retry_at = None;
-                self.switch.noticed = false;
+                (self.switch.noticed, self.switch.loaded) = (false, false);
+                (self.switch.spare, self.switch.idle_since) = (None, None);
             }
             Some(SwitchPosition::Closed) if self.switch.must_open => {
                 self.declare_fault(Fault::SwitchStuck, turn);
@@ -161,10 +165,21 @@ impl Station {
         // A reading from before it closed tells nothing of what it powers.
         let power = self.meter.as_ref().and_then(|meter| meter.power());
         let power = power.filter(|(_, at)| *at >= self.switch.reported_since);
-        match power {
-            Some((power_mw, _)) if power_mw < idle_mw => self.open_again(turn),
-            Some(_) | None => {
-                let loaded = power.is_some() || self.meter.is_none();
+        let idle = power.is_some_and(|(power_mw, _)| power_mw < idle_mw);
+        let bound = self.meter.as_ref().is_some_and(|meter| meter.tells_only_a_bound());
+        self.switch.loaded = match power {
+            Some(_) if bound => self.switch.loaded && !idle,
+            Some(_) => !idle,
+            None => self.switch.loaded,
+        };
+        self.switch.idle_since = idle.then(|| self.switch.idle_since.unwrap_or(turn.uptime()));
+        match self.switch.idle_since {
+            Some(since) if turn.uptime().since(since) >= self.switch.spare.unwrap_or_default() => {
+                self.open_again(turn);
+            }
+            Some(_) => {}
+            None => {
+                let loaded = self.switch.loaded || self.meter.is_none();
                 let settled = turn.uptime().since(self.switch.reported_since) >= FIRST_READING;
                 if !self.switch.noticed && (loaded || settled) {
                     self.switch.noticed = true;

@@ -23,6 +23,8 @@ pub(super) struct Reader {
     removed: Vec<(Uid, Uptime)>,
     acted: Option<(Uid, Uptime, Feedback)>,
     window: Option<Window>,
+    /// Until then a reader that was not found yet is not missed.
+    missed_at: Option<Uptime>,
 }
 
 /// A grant that waits for a button.
@@ -45,16 +47,20 @@ pub(super) enum Decision {
 
 /// The same badge within this time of its own tap changes nothing and repeats the feedback.
 const REPEAT: Duration = Duration::from_secs(5);
+/// How long after the start a reader may take to be found.
+const READER_PATIENCE: Duration = Duration::from_secs(30);
 /// So many cards can flap on a reader in turn, such as two in one wallet; the oldest is forgotten.
 const REMOVED_MAX: usize = 4;
 
 impl Reader {
-    pub(super) fn new(plan: site::Reader) -> Reader {
-        Reader { plan, present: None, removed: Vec::new(), acted: None, window: None }
+    pub(super) fn new(plan: site::Reader, now: Uptime) -> Reader {
+        let missed_at = Some(now + READER_PATIENCE);
+        Reader { plan, present: None, removed: Vec::new(), acted: None, window: None, missed_at }
     }
 
     pub(super) fn next_timeout(&self) -> Option<(Uptime, &'static str)> {
-        self.window.as_ref().map(|window| (window.until, "selection window"))
+        let window = self.window.as_ref().map(|window| (window.until, "selection window"));
+        window.into_iter().chain(self.missed_at.map(|at| (at, "reader not found"))).min()
     }
 
     pub(super) fn on_timeout(&mut self, turn: &mut Turn<'_>) {
@@ -140,6 +146,37 @@ impl Gateway {
     pub(super) fn on_badge_removed(&mut self, reader: &ReaderId, turn: &mut Turn<'_>) {
         if let Some(reader) = self.reader_mut(reader) {
             reader.on_removal(turn.uptime());
+        }
+    }
+
+    pub(super) fn on_reader_found(&mut self, id: &ReaderId) {
+        if let Some(reader) = self.reader_mut(id) {
+            reader.missed_at = None;
+        }
+        self.mark_reader(id, false);
+    }
+
+    /// What runs there goes on: only taps are prevented.
+    pub(super) fn on_reader_lost(&mut self, id: &ReaderId, turn: &mut Turn<'_>) {
+        if let Some(reader) = self.reader_mut(id) {
+            reader.missed_at = None;
+            reader.close_window(turn);
+        }
+        self.mark_reader(id, true);
+    }
+
+    pub(super) fn note_missing_readers(&mut self, turn: &mut Turn<'_>) {
+        let missed = |reader: &&Reader| reader.missed_at.is_some_and(|at| at <= turn.uptime());
+        let missed: Vec<ReaderId> =
+            self.readers.iter().filter(missed).map(|reader| reader.plan.id.clone()).collect();
+        for reader in missed {
+            self.on_reader_lost(&reader, turn);
+        }
+    }
+
+    fn mark_reader(&mut self, id: &ReaderId, lost: bool) {
+        for station in self.stations.iter_mut().filter(|station| &station.plan.reader == id) {
+            station.reader_lost = lost;
         }
     }
 
@@ -231,7 +268,7 @@ impl Gateway {
             now,
             clock_floor: self.clock_floor,
             allowlist_age: self.allowlist_arrived.map(|at| age(at, now)),
-            out_of_service: station.out_of_service.is_some() || station.fault.is_some(),
+            out_of_service: station.is_unusable(),
             occupied: station.session.is_some() || station.pending.is_some(),
             sessions_of_user: 0,
             storage_failed: !self.unsaved.is_empty(),

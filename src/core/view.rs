@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::core::event::Allowlist;
 use crate::core::gateway::Gateway;
 use crate::core::ids::{BadgeId, SessionId, StationId, UserId};
+use crate::core::ledger::Authority;
 use crate::core::session::Phase;
 use crate::core::site::StationKind;
-pub use crate::core::station::State;
+pub use crate::core::station::{Fault, State};
 
 use crate::core::station::Station;
 use crate::core::time::Wall;
@@ -46,6 +47,7 @@ pub struct SessionView {
     pub session: SessionId,
     pub user: Option<UserId>,
     pub badge: Option<BadgeId>,
+    pub authorised_by: Authority,
     pub started: Wall,
     pub duration_s: u64,
     /// Posted and outstanding; null when unmetered.
@@ -85,7 +87,7 @@ impl Station {
             since: self.shown.as_ref().map_or(now.wall, |shown| shown.since),
             kind: self.plan.kind,
             label: self.plan.label.clone(),
-            fault: self.fault.map(|fault| fault.as_str().into()),
+            fault: self.shown_fault().map(|fault| fault.as_str().into()),
             note: self.out_of_service.clone().flatten(),
             power_mw: meter.and_then(|meter| meter.power()).map(|(power, _)| power),
             register_wh: meter.and_then(|meter| meter.register_wh()),
@@ -102,6 +104,7 @@ impl Station {
             session: session.start.session,
             user: session.start.user.clone(),
             badge: session.start.badge.clone(),
+            authorised_by: session.start.authorised_by,
             started: session.started.wall,
             duration_s: session.age(now.uptime).as_secs(),
             energy_wh: meter.map(|_| energy_wh),

@@ -1,8 +1,9 @@
 //! Relays and meters that fail while somebody uses them.
 
 use tapgate::core::access::Denial;
-use tapgate::core::event::Notice;
-use tapgate::core::ledger::{EndReason, Fact, InterruptionCause};
+use tapgate::core::event::{Event, Notice};
+use tapgate::core::ledger::{EndReason, Fact, InterruptionCause, UnattributedCause};
+use tapgate::core::orders::OrderedBy;
 
 use crate::world::*;
 
@@ -191,4 +192,58 @@ fn a_meter_that_is_silent_for_months_names_no_more_sessions_than_a_record_can_ho
     let bounded =
         |fact: &Fact| matches!(fact, Fact::Unattributed { sessions, .. } if sessions.len() == 16);
     assert_eq!(world.count(bounded), 1);
+}
+
+#[test]
+fn closings_are_counted_over_restarts() {
+    let mut world = washing();
+    for _ in 0..3 {
+        world.plant("washer-1").closed = false;
+        world.run(3);
+        world.kill();
+        world.run(3);
+    }
+    assert!(world.plant("washer-1").closed);
+    world.plant("washer-1").closed = false;
+    world.run(10);
+    assert!(!world.plant("washer-1").closed, "a board that resets for ever is left open");
+    assert_eq!(interruptions(&world), 3);
+    assert_eq!(world.state("washer-1"), "faulted");
+    assert_eq!(world.ended().len(), 0);
+}
+
+#[test]
+fn a_lost_reader_prevents_taps_and_nothing_else() {
+    let mut world = washing();
+    let reader = || "door".into();
+    world.happens(Event::ReaderLost { reader: reader() });
+    assert_eq!(world.state("washer-1"), "in_use");
+    assert_eq!(world.view("washer-1").fault.as_deref(), Some("reader_lost"));
+    world.run_minutes(60);
+    assert_eq!(world.ended().len(), 1);
+    assert_eq!(world.state("washer-1"), "faulted");
+    world.order_start("washer-1", OrderedBy::Operator, Some("u-boris"));
+    assert!(world.plant("washer-1").closed, "an operator starts it all the same");
+    world.happens(Event::ReaderFound { reader: reader() });
+    assert_eq!(world.view("washer-1").fault, None);
+}
+
+#[test]
+fn what_a_machine_draws_after_its_end_is_residue_of_its_session() {
+    let mut world = washing();
+    world.order_stop("washer-1", OrderedBy::Technician, true);
+    world.run(6);
+    let session = world.ended().remove(0).start.session;
+    world.plant("washer-1").bypass_w = 700;
+    world.run(20);
+    world.plant("washer-1").bypass_w = 0;
+    world.run_minutes(3);
+    let residue = |fact: &Fact| match fact {
+        Fact::Unattributed { cause: UnattributedCause::Residue, sessions, .. } => {
+            *sessions == [session]
+        }
+        _ => false,
+    };
+    assert_eq!(world.count(residue), 1);
+    world.assert_every_watt_hour_is_accounted_for();
 }

@@ -274,3 +274,55 @@ fn a_dryer_that_heats_again_is_no_burst() {
     assert!(world.plant("dryer-1").is_done());
     assert_eq!(world.ended()[0].reason, EndReason::Finished);
 }
+
+fn washer_whose_meter_tells_no_power() -> World {
+    let mut plan = washer();
+    plan.meter_tells_power = false;
+    let mut world = World::new(single(plan));
+    world.plant("washer-1").tells_power = false;
+    world
+}
+
+#[test]
+fn a_meter_without_power_finishes_a_wash_by_its_register() {
+    let mut world = washer_whose_meter_tells_no_power();
+    world.plant("washer-1").load(&[(20, 3), (1_200, 2_000), (600, 150), (1, 1)]);
+    world.tap("door", anna());
+    world.run_minutes(31);
+    assert!(world.plant("washer-1").closed);
+    world.run_minutes(40);
+    let end = world.ended().remove(0);
+    assert_eq!(end.reason, EndReason::Finished);
+    assert!(!world.plant("washer-1").closed);
+    world.assert_every_watt_hour_is_accounted_for();
+}
+
+#[test]
+fn a_meter_without_power_does_not_cut_a_wash_that_soaks() {
+    let mut world = washer_whose_meter_tells_no_power();
+    world.plant("washer-1").load(&[(600, 2_000), (400, 0), (600, 2_000), (1, 1)]);
+    world.tap("door", anna());
+    world.run_minutes(27);
+    assert!(world.plant("washer-1").is_done());
+    assert_eq!(world.ended().len(), 0);
+}
+
+#[test]
+fn a_meter_without_power_waits_for_a_delayed_start() {
+    let mut world = washer_whose_meter_tells_no_power();
+    world.plant("washer-1").load(&[(7_200, 4), (600, 2_000), (1, 1)]);
+    world.tap("door", anna());
+    world.run_minutes(121);
+    assert!(world.plant("washer-1").closed);
+    assert_eq!(world.ended().len(), 0);
+}
+
+#[test]
+fn a_restart_that_is_announced_does_not_begin_the_idle_time_anew() {
+    let mut world = washing();
+    world.run_minutes(23 + 4);
+    assert_eq!(world.state("washer-1"), "idle");
+    world.restart();
+    world.run_minutes(5);
+    assert_eq!(world.ended().len(), 1, "eight minutes in all");
+}

@@ -213,3 +213,43 @@ fn a_clock_that_becomes_right_is_on_record_and_the_session_goes_on() {
     assert!((1_490..1_510).contains(&end.duration_s), "durations use the boot clock");
     assert_eq!(end.energy_wh, Some(world.plant("charger-1").register_wh() - 5_000));
 }
+
+#[test]
+fn a_serial_number_that_comes_late_is_on_record_for_the_next_start() {
+    let mut world = World::new(single(washer()));
+    world.plant("washer-1").serial = Some("A1".into());
+    world.run(20);
+    world.kill();
+    world.plant("washer-1").serial = Some("B2".into());
+    world.run_minutes(3);
+    let exchanges: Vec<(Option<String>, Option<String>)> = world
+        .disk
+        .records
+        .iter()
+        .filter_map(|record| match &record.fact {
+            Fact::MeterReplaced(change) => {
+                Some((change.old_serial.clone(), change.new_serial.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    let serial = |serial: &str| Some(serial.to_owned());
+    assert_eq!(exchanges, [(None, serial("A1")), (serial("A1"), serial("B2"))]);
+}
+
+#[test]
+fn what_flowed_while_the_daemon_was_away_has_its_time_bounds() {
+    let mut world = charging();
+    world.run_minutes(2);
+    world.plant("charger-1").next_read = u64::MAX;
+    world.run(30);
+    let before = world.wall;
+    world.kill();
+    world.run(5);
+    let bounds = world.disk.records.iter().find_map(|record| match &record.fact {
+        Fact::SessionSlot { estimated: true, since, until, .. } => Some((*since, *until)),
+        _ => None,
+    });
+    let (Some(since), Some(until)) = bounds.expect("an estimated part") else { panic!("bounds") };
+    assert!(since < until && since.0 < before && until.0 >= before);
+}

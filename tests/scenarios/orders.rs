@@ -99,6 +99,58 @@ fn an_operators_stop_ends_a_charger_at_once() {
 }
 
 #[test]
+fn a_stop_that_waits_for_an_idle_moment_outlives_a_restart() {
+    let mut world = ordered(washer());
+    world.order_stop("washer-1", Operator, false);
+    world.kill();
+    world.run_minutes(75);
+    assert_eq!(world.ended()[0].reason, EndReason::Remote);
+}
+
+#[test]
+fn a_technician_opens_a_switch_that_is_closed_without_a_session() {
+    let mut world = World::new(single(washer()));
+    world.plant("washer-1").closed = true;
+    world.plant("washer-1").load(&[(3_600, 500), (1, 0)]);
+    world.kill();
+    world.run(20);
+    assert!(world.plant("washer-1").closed);
+    world.order_stop("washer-1", Technician, true);
+    assert_eq!(world.last_answer(), Some(Answer::Opening));
+    world.run(5);
+    assert!(!world.plant("washer-1").closed);
+}
+
+#[test]
+fn a_meter_exchanged_by_hand_goes_on_from_its_own_register() {
+    let mut world = ordered(washer());
+    world.run_minutes(30);
+    let before = world.plant("washer-1").register_wh();
+    world.plant("washer-1").count_wh(777_000);
+    world.exchange_meter("washer-1");
+    let Some(Answer::MeterReplaced { old_wh: Some(old), new_wh }) = world.last_answer() else {
+        panic!("{:?}", world.answers)
+    };
+    assert!((before - 1..=before).contains(&old) && new_wh >= before + 777_000);
+    world.run_minutes(60);
+    let end = world.ended().remove(0);
+    assert!(end.energy_wh.expect("metered") < 3_000, "no lifetime is billed");
+    assert_eq!(world.count(|fact| matches!(fact, Fact::MeterReplaced(_))), 1);
+    world.disk.check();
+}
+
+#[test]
+fn an_exchange_of_a_meter_that_is_silent_changes_nothing() {
+    let mut world = World::new(single(washer()));
+    world.plant("washer-1").answer = crate::world::Answer::Silent;
+    world.exchange_meter("washer-1");
+    assert_eq!(world.last_answer(), Some(Answer::MeterSilent));
+    world.plant("washer-1").answer = crate::world::Answer::Right;
+    world.run_minutes(2);
+    assert_eq!(world.count(|fact| matches!(fact, Fact::MeterReplaced(_))), 0);
+}
+
+#[test]
 fn a_station_taken_out_of_service_lets_the_running_wash_finish_and_starts_no_other() {
     let mut world = World::new(single(washer()));
     world.plant("washer-1").load(&WASH);

@@ -1,5 +1,6 @@
 //! Restarts, power cuts, and what is found afterwards.
 
+use tapgate::core::access::Denial;
 use tapgate::core::event::{Event, Notice, Vehicle};
 use tapgate::core::ledger::{EndReason, Fact, InterruptionCause, UnattributedCause};
 use tapgate::core::site::{Selection, SessionRules, StationKind};
@@ -282,4 +283,27 @@ fn a_relay_that_reset_while_the_daemon_was_away_is_on_record() {
         assert!(world.plant("washer-1").closed);
         assert_eq!(interruptions(&world), 1);
     }
+}
+
+#[test]
+fn what_lost_its_session_with_the_store_is_left_running_until_it_is_surely_idle() {
+    let mut world = washing();
+    let opened = world.now();
+    world.disk.lose_sessions(opened);
+    world.plant("washer-1").load(&[(300, 2_000), (180, 0), (300, 400), (1, 2)]);
+    world.kill();
+    world.run_minutes(4);
+    assert_eq!(world.state("washer-1"), "faulted");
+    world.tap("door", boris());
+    assert!(world.denied(Denial::OutOfService), "nobody pays for a neighbour's wash");
+    world.run_minutes(9);
+    assert!(world.plant("washer-1").is_done());
+    assert!(world.plant("washer-1").closed, "it soaked meanwhile");
+    world.run_minutes(9);
+    assert!(!world.plant("washer-1").closed);
+    assert_eq!(world.state("washer-1"), "available");
+    let epoch =
+        |fact: &Fact| matches!(fact, Fact::Unattributed { cause: UnattributedCause::Epoch, .. });
+    assert_eq!(world.count(epoch), 1);
+    world.assert_every_watt_hour_is_accounted_for();
 }

@@ -69,7 +69,9 @@ fn a_hand_over_that_cannot_be_saved_leaves_the_first_session_as_it_was() {
 
 #[test]
 fn a_failed_save_does_not_open_a_switch_that_somebody_else_uses() {
-    let mut world = World::new(single(washer()));
+    let mut plan = washer();
+    plan.meter = None;
+    let mut world = World::new(single(plan));
     world.plant("washer-1").load(&[(1, 300)]);
     world.plant("washer-1").closed = true;
     world.run(20);
@@ -160,4 +162,50 @@ fn hand_over_killed_after(effects: usize) -> bool {
 fn a_hand_over_killed_between_any_two_effects_leaves_nobody_without_power() {
     let cuts = (0..).take_while(|effects| hand_over_killed_after(*effects)).count();
     assert!(cuts > 5);
+}
+
+fn charging_with_full_disk() -> World {
+    let mut world = World::new(single(charger()));
+    world.plant("charger-1").load(&CHARGE);
+    world.tap("door", anna());
+    world.run_minutes(5);
+    world.disk.full = true;
+    world.tap("door", anna());
+    world.run(20);
+    assert!(!world.plant("charger-1").closed, "the tap stops it, disk or not");
+    world
+}
+
+#[test]
+fn a_session_that_ended_on_a_full_disk_stays_ended_over_a_restart() {
+    let mut world = charging_with_full_disk();
+    world.disk.full = false;
+    world.kill();
+    world.run_minutes(5);
+    assert!(!world.plant("charger-1").closed);
+    assert_eq!(world.ended().len(), 1);
+    assert_eq!(world.ended()[0].reason, EndReason::Tapped);
+    assert_eq!(world.disk.open_sessions(), 0);
+    world.assert_every_watt_hour_is_accounted_for();
+}
+
+#[test]
+fn a_session_that_ended_on_a_full_disk_stays_ended_over_a_power_cut() {
+    let mut world = charging_with_full_disk();
+    world.disk.full = false;
+    world.cut_power(5, true);
+    world.run_minutes(5);
+    assert!(!world.plant("charger-1").closed, "nobody charges on Anna's account");
+    assert_eq!(world.ended()[0].reason, EndReason::Tapped);
+}
+
+#[test]
+fn a_session_that_ended_on_a_disk_that_stays_full_stays_ended() {
+    let mut world = charging_with_full_disk();
+    world.kill();
+    world.run_minutes(30);
+    assert!(!world.plant("charger-1").closed);
+    world.disk.full = false;
+    world.run(20);
+    assert_eq!(world.ended().len(), 1);
 }

@@ -77,6 +77,7 @@ pub fn station(id: &str, kind: StationKind) -> Station {
         serial: None,
         meter: Some(format!("meter-{id}").into()),
         meter_resolution_wh: 1,
+        meter_tells_power: true,
         has_button: false,
         has_feedback: false,
         has_vehicle_state: false,

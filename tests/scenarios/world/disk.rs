@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use tapgate::core::ids::{DeviceId, SessionId, StationId};
 use tapgate::core::ledger::{Fact, Record, SessionEnd, SessionStart};
+use tapgate::core::memo::Memo;
 use tapgate::core::recovery::{MeterAccount, OpenSession, Survivors};
 use tapgate::core::time::Stamp;
 
@@ -13,6 +14,8 @@ pub struct Disk {
     pub records: Vec<Record>,
     pub full: bool,
     pub out_of_service: Vec<(StationId, Option<String>)>,
+    pub memos: Vec<Memo>,
+    epoch_opened: Option<Stamp>,
     open: BTreeMap<SessionId, OpenSession>,
     started: Vec<SessionId>,
     meters: BTreeMap<DeviceId, Account>,
@@ -51,6 +54,22 @@ impl Disk {
             meters: self.meters.values().map(|account| account.survivor.clone()).collect(),
             out_of_service: self.out_of_service.clone(),
             newest: self.records.last().map(|record| record.at),
+            memos: self.memos.clone(),
+            epoch_opened: self.epoch_opened,
+        }
+    }
+
+    /// The store was set aside: a new epoch goes on from the accounts, and ends what was open.
+    pub fn lose_sessions(&mut self, at: Stamp) {
+        self.epoch_opened = Some(at);
+        for open in std::mem::take(&mut self.open).into_values() {
+            let meter = open.start.meter.expect("a metered station");
+            let account = self.meters.get_mut(&meter).expect("a meter on record");
+            account.open -= open.posted_wh;
+            account.sessions += open.posted_wh;
+        }
+        for account in self.meters.values_mut() {
+            account.survivor.cursor_at = at;
         }
     }
 

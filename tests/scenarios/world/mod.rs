@@ -176,6 +176,12 @@ impl World {
         self.happens(Event::StopOrdered(StopOrder { order: OrderId(0), by, target, now }));
     }
 
+    /// A technician says that the meter is another one now.
+    pub fn exchange_meter(&mut self, station: &str) {
+        let station = station.into();
+        self.happens(Event::MeterExchanged { station, order: OrderId(0) });
+    }
+
     /// A station is taken out of service: first on disk, then in the core.
     pub fn take_out_of_service(&mut self, station: &str, note: Option<&str>) {
         let (station, note) = (StationId::from(station), note.map(String::from));
@@ -255,6 +261,12 @@ impl World {
         self.settle();
     }
 
+    /// systemd stops the daemon and starts it again.
+    pub fn restart(&mut self) {
+        self.disk.memos = self.gateway.memos(Some(self.now()));
+        self.kill();
+    }
+
     /// The building loses its power for a while: relays open, the gateway boots again.
     pub fn cut_power(&mut self, minutes: u64, synced: bool) {
         for plant in self.plants.values_mut() {
@@ -280,6 +292,9 @@ impl World {
         self.watched.clear();
         self.dead = false;
         self.perform(step);
+        for reader in &self.site.readers {
+            self.events.push_back(Event::ReaderFound { reader: reader.id.clone() });
+        }
     }
 
     fn settle(&mut self) {
@@ -328,9 +343,11 @@ impl World {
             if self.disk.commit(&step.records).is_err() {
                 let step = self.gateway.handle_commit_failure(step, self.now());
                 assert!(step.records.is_empty(), "a full disk takes no records");
+                self.disk.memos = self.gateway.memos(None);
                 return self.run_commands(step.commands, true);
             }
         }
+        self.disk.memos = self.gateway.memos(None);
         self.run_commands(step.commands, false);
     }
 

@@ -36,6 +36,7 @@ pub struct Plant {
     pub vehicle: Option<Vehicle>,
     pub serial: Option<String>,
     pub has_meter: bool,
+    pub tells_power: bool,
     pub pace: Pace,
     pub next_read: u64,
     /// Draws past the relay, in watts: a bypass.
@@ -58,6 +59,7 @@ impl Plant {
             vehicle: None,
             serial: None,
             has_meter: station.meter.is_some(),
+            tells_power: true,
             pace: Pace::Idle,
             next_read: 0,
             bypass_w: 0,
@@ -153,7 +155,7 @@ impl Plant {
         };
         let reading = Reading {
             energy_wh: Some(register),
-            power_mw: Some(self.power_w() * 1_000),
+            power_mw: self.tells_power.then(|| self.power_w() * 1_000),
             serial: self.serial.clone(),
             vehicle: self.vehicle,
         };
