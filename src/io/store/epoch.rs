@@ -296,8 +296,3 @@ fn freeze(connection: &Connection, archive: &Path) -> Result<(), Fault> {
 pub(super) fn nothing_goes_on(_: &OpenSession) -> bool {
     false
 }
-
-/// No record is carried.
-pub(super) fn nothing_carried() -> Result<Option<Carried>, Fault> {
-    Ok(None)
-}

@@ -53,6 +53,26 @@ impl Files {
         self.directory.join(format!("{}-epoch-{epoch}.db", self.stem))
     }
 
+    /// What sessions remember beyond their records.
+    pub(super) fn memos(&self) -> PathBuf {
+        self.directory.join(format!("{}-sessions.memo", self.stem))
+    }
+
+    /// The damaged files that were set aside and still lie there.
+    pub(super) fn damaged(&self) -> Vec<PathBuf> {
+        let Ok(listing) = fs::read_dir(&self.directory) else { return Vec::new() };
+        let ours = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let number = name.rsplit_once(".db.damaged-").map(|(_, number)| number);
+            name.starts_with(&self.stem)
+                && number.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()))
+        };
+        let mut found: Vec<PathBuf> =
+            listing.filter_map(|file| Some(file.ok()?.path())).filter(ours).collect();
+        found.sort();
+        found
+    }
+
     /// Where the next generation is built; a leftover is of no use and overwritten.
     pub(super) fn staging(&self) -> PathBuf {
         self.directory.join(format!("{}-allowlist.staging", self.stem))

@@ -7,10 +7,13 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use sha2::{Digest, Sha256};
 
 use crate::core::ledger::{EpochReason, Fact, Record};
+use crate::core::memo::Memo;
 use crate::core::time::Stamp;
 use crate::io::store::books::Books;
 use crate::io::store::epoch::{self, Succession};
 use crate::io::store::error::{Fault, StoreError};
+use crate::io::store::notebook::Notebook;
+use crate::io::store::salvage::Remains;
 use crate::io::store::{accounts, database, schema, verify};
 
 /// A record's stored bytes.
@@ -54,13 +57,19 @@ pub(super) struct Ledger {
     /// The accounts as they are on disk: this connection is the only one. `None` where they must be
     /// read first, at the start and after every failure.
     books: Option<Books>,
+    pub(super) notebook: Notebook,
 }
 
 impl Ledger {
     /// Opens and checks the database. It may be without an epoch yet.
     pub(super) fn open(path: &Path) -> Result<Ledger, StoreError> {
         let connection = database::open(path, &schema::LEDGER)?;
-        let ledger = Ledger { connection, path: path.to_path_buf(), books: None };
+        let ledger = Ledger {
+            connection,
+            path: path.to_path_buf(),
+            books: None,
+            notebook: Notebook::default(),
+        };
         if ledger.head()?.is_some() {
             let checked = verify::at_start(&ledger.connection);
             checked.map_err(|fault| fault.at("check", path))?;
@@ -104,19 +113,29 @@ impl Ledger {
     pub(super) fn open_epoch(
         &mut self,
         id: &str,
-        previous: &Previous,
+        mut remains: Remains,
         at: Stamp,
     ) -> Result<(), StoreError> {
+        let previous = std::mem::take(&mut remains.previous);
         let follows = previous.epoch.is_some() || previous.last.is_some();
+        remains.previous.epoch.clone_from(&previous.epoch);
         let succession = Succession {
             reason: if follows { EpochReason::StoreDamaged } else { EpochReason::First },
-            previous: previous.clone(),
-            books: Books::default(),
+            previous,
+            books: std::mem::take(&mut remains.books),
             goes_on: &epoch::nothing_goes_on,
         };
         self.within_transaction("open an epoch in", |transaction| {
-            epoch::open(transaction, id, &succession, &mut epoch::nothing_carried, at)
+            epoch::open(transaction, id, &succession, &mut || Ok(remains.next_carried()), at)
         })
+    }
+
+    /// Keeps what sessions remember beyond their records, also on a full disk.
+    pub(super) fn keep_memos(&mut self, memos: &[Memo]) -> Result<(), StoreError> {
+        let text = serde_json::to_vec(memos).expect("memos are plain JSON");
+        self.notebook
+            .write(&text)
+            .map_err(|error| Fault::Io(error).at("keep memos beside", &self.path))
     }
 
     /// Records facts, all or none. On `Ok`, they survive a power cut.

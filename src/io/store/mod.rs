@@ -16,9 +16,11 @@ mod gateway;
 mod generation;
 mod ledger;
 mod lookup;
+mod notebook;
 mod overrides;
 mod recovery;
 mod replies;
+mod salvage;
 mod schema;
 mod verify;
 mod worker;
@@ -32,6 +34,7 @@ use crate::core::access::Entry;
 use crate::core::badge::Uid;
 use crate::core::ids::{BadgeId, StationId};
 use crate::core::ledger::Record;
+use crate::core::memo::Memo;
 use crate::core::time::{Stamp, Uptime};
 use crate::protocol::allowlist;
 
@@ -215,6 +218,12 @@ impl Store {
     /// how many. Nothing while the clock is not trustworthy.
     pub async fn prune(&self, retention: Duration, now: Stamp) -> Result<u64, StoreError> {
         self.ledger.run(move |ledger| ledger.prune(retention, now)).await?
+    }
+
+    /// Keeps what sessions remember beyond their records, until it is told otherwise. Needs no room
+    /// on the disk.
+    pub async fn keep_memos(&self, memos: Vec<Memo>) -> Result<(), StoreError> {
+        self.ledger.run(move |ledger| ledger.keep_memos(&memos)).await?
     }
 
     /// Checks the whole ledger, in small pieces between which commits go on.

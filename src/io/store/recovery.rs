@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use crate::core::event::Allowlist;
 use crate::core::ids::StationId;
+use crate::core::memo::Memo;
 use crate::core::time::{Stamp, Uptime, Wall};
 use crate::io::store::apply::RESERVE_BYTES;
 use crate::io::store::books::{MeterAccount, OpenSession};
@@ -17,10 +18,12 @@ use crate::io::store::exchange::Standing;
 use crate::io::store::files::Files;
 use crate::io::store::gateway::{self, Counters, Current, Gateway};
 use crate::io::store::generation;
-use crate::io::store::ledger::{self, Ledger, Previous};
+use crate::io::store::ledger::{self, Ledger};
 use crate::io::store::lookup::Lookup;
+use crate::io::store::notebook::Notebook;
+use crate::io::store::salvage::Remains;
 use crate::io::store::worker::Worker;
-use crate::io::store::{Store, database, overrides};
+use crate::io::store::{Store, overrides};
 
 /// What the store must know of this start.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +67,10 @@ pub struct Recovered {
     pub out_of_service: Vec<(StationId, Option<String>)>,
     /// The last trustworthy time that was persisted; 1970 where there was none.
     pub clock_floor: Wall,
+    /// What sessions remember beyond their records.
+    pub memos: Vec<Memo>,
+    /// All damaged files that lie there, of this start and earlier ones.
+    pub damaged: Vec<PathBuf>,
     /// Damaged files that were set aside at this start.
     pub set_aside: Vec<PathBuf>,
     /// The ledger does not say that this allowlist decides: power went between switch and record.
@@ -85,7 +92,9 @@ impl Store {
         let lock = Arc::new(files.lock()?);
         let mut salvage = Salvage { files: &files, set_aside: Vec::new() };
         let mut ledger = salvage.open(&files.ledger, Ledger::open)?;
-        let previous = salvage.set_aside.first().map(|aside| last_of(aside));
+        let remains = salvage.set_aside.first().map(|aside| Remains::of(aside));
+        let (notebook, memos) = Notebook::open(&files.memos());
+        ledger.notebook = notebook;
         let connection = salvage.open(&files.gateway, gateway::open)?;
         let newest = ledger.newest()?;
         let counters = count_boot(&connection, opening, newest, &files)?;
@@ -95,7 +104,7 @@ impl Store {
             wall: opening.wall,
             synced: opening.synced,
         };
-        open_epoch(&mut ledger, previous, &counters.after, at)?;
+        open_epoch(&mut ledger, remains, &counters.after, at)?;
         let standing = ledger.standing()?;
         let failed = |fault: Fault| fault.at("read", &files.gateway);
         let after =
@@ -126,6 +135,8 @@ impl Store {
             allowlist_arrived: current.as_ref().and_then(|(current, _)| current.arrived),
             out_of_service,
             clock_floor: after.clock_floor,
+            memos: memos.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default(),
+            damaged: files.damaged(),
             set_aside: salvage.set_aside,
         };
         let store = start(ledger, connection, current, &files, &lock)?;
@@ -260,27 +271,17 @@ fn count_boot(
 
 fn open_epoch(
     ledger: &mut Ledger,
-    previous: Option<Previous>,
+    remains: Option<Remains>,
     counters: &Counters,
     at: Stamp,
 ) -> Result<(), StoreError> {
     if ledger.head()?.is_some() {
         return Ok(());
     }
-    let mut previous = previous.unwrap_or_default();
+    let mut remains = remains.unwrap_or_default();
     // A file that is gone, or unreadable from its first page, has left its name at least.
-    if previous.epoch.is_none() {
-        previous.epoch.clone_from(&counters.ledger_epoch);
+    if remains.previous.epoch.is_none() {
+        remains.previous.epoch.clone_from(&counters.ledger_epoch);
     }
-    ledger.open_epoch(&uuid::Uuid::new_v4().to_string(), &previous, at)
-}
-
-/// What can still be read of a damaged ledger.
-fn last_of(aside: &Path) -> Previous {
-    let read = || -> rusqlite::Result<Previous> {
-        let head = ledger::head(&database::open_remains(aside)?)?;
-        Ok(Previous { epoch: Some(head.epoch), last: Some((head.seq, head.hash)) })
-    };
-    // Too damaged for that: the epoch's name is known elsewhere.
-    read().unwrap_or_default()
+    ledger.open_epoch(&uuid::Uuid::new_v4().to_string(), remains, at)
 }

@@ -3,6 +3,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::allowlists::{ANNA, apply, head_of};
 use super::*;
+use crate::core::ledger::EpochReason;
+use crate::core::memo::Memo;
+use crate::io::store::Acknowledgement;
 
 fn overwrite(path: &Path, from: usize, length: usize) {
     let mut bytes = fs::read(path).expect("readable");
@@ -230,4 +233,79 @@ async fn a_directory_that_cannot_be_made_is_an_error_that_names_it() {
 
     assert!(error.to_string().contains("var"), "{error}");
     assert!(matches!(error, StoreError::Io { .. }));
+}
+
+/// Ruins the pages of the records, and leaves the accounts readable where they lie elsewhere.
+fn lose_record(place: &Place, seq: i64) {
+    let ledger = rusqlite::Connection::open(place.beside("tapgate.db")).expect("a database");
+    ledger.execute("DELETE FROM record WHERE seq = ?1", [seq]).expect("gone");
+}
+
+#[tokio::test]
+async fn what_can_be_read_of_a_damaged_ledger_goes_into_the_new_epoch() {
+    let place = Place::new();
+    let (store, recovered) = place.open();
+    let old = recovered.standing.head.epoch;
+    let wash = start(WASH, Some(1_001));
+    let records = vec![
+        at(2, commissioned(1_000)),
+        at(3, unattributed(1_000, 1_001)),
+        at(4, Fact::SessionStarted(wash)),
+        at(5, slot(WASH, 1_001, 1_301)),
+    ];
+    store.commit(records).await.expect("recorded");
+    let hash = store.records(1, 100).await.expect("read")[1].hash;
+    let ack = Acknowledgement { epoch: old.clone(), upto: 2, hash, issued_at: Wall(TEN) };
+    store.acknowledge(ack).await.expect("accepted");
+    store.close().await;
+    lose_record(&place, 4);
+
+    let (store, after) = place.open();
+
+    assert_eq!(after.set_aside, [place.beside("tapgate.db.damaged-1")]);
+    assert_eq!(after.damaged, after.set_aside);
+    let facts: Vec<Fact> = store
+        .records(1, 100)
+        .await
+        .expect("read")
+        .iter()
+        .map(|stored| serde_json::from_str::<Record>(&stored.record).expect("a record").fact)
+        .collect();
+    let Fact::EpochOpened { previous_epoch, reason, .. } = &facts[0] else {
+        panic!("{:?}", facts[0])
+    };
+    assert_eq!((previous_epoch.as_ref(), *reason), (Some(&old), EpochReason::StoreDamaged));
+    let carried: Vec<u64> = facts
+        .iter()
+        .filter_map(|fact| match fact {
+            Fact::Carried { carried_seq, .. } => Some(*carried_seq),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(carried, [3, 5], "all that the cloud may not have but the one that is lost");
+    let Some(Fact::SessionEnded(end)) = facts.last() else { panic!("{facts:?}") };
+    assert_eq!((end.reason, end.energy_wh), (EndReason::PowerLoss, Some(300)));
+    assert_eq!((after.meters[0].last_wh, after.open_sessions.len()), (1_301, 0));
+    store.verify().await.expect("whole");
+}
+
+#[tokio::test]
+async fn memos_survive_a_restart_and_damage_to_the_ledger() {
+    let place = Place::new();
+    let (store, recovered) = place.open();
+    assert_eq!(recovered.memos, []);
+    let memo = Memo {
+        session: WASH,
+        ended: Some(EndReason::Tapped),
+        end_when_idle: None,
+        reclosed: 2,
+        idleness: None,
+    };
+    store.keep_memos(vec![memo.clone()]).await.expect("kept");
+    store.close().await;
+    let (store, recovered) = place.open();
+    assert_eq!(recovered.memos, [memo]);
+    store.keep_memos(Vec::new()).await.expect("kept");
+    store.close().await;
+    assert_eq!(place.open().1.memos, []);
 }

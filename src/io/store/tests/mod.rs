@@ -78,7 +78,15 @@ fn start(session: SessionId, register: Option<i64>) -> SessionStart {
 }
 
 fn slot(session: SessionId, from_wh: i64, to_wh: i64) -> Fact {
-    Fact::SessionSlot { session, slot: Wall(TEN), from_wh, to_wh, estimated: false }
+    Fact::SessionSlot {
+        session,
+        slot: Wall(TEN),
+        from_wh,
+        to_wh,
+        estimated: false,
+        since: None,
+        until: None,
+    }
 }
 
 fn ended(start: SessionStart, end: Option<i64>, energy: Option<i64>) -> Fact {
