@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::cli::{EXIT_UNAVAILABLE, EXIT_USAGE};
 use crate::config;
 use crate::daemon::{EXIT_CONFIG, EXIT_FAILURE, EXIT_PERMISSION, EXIT_STORAGE};
-use crate::protocol::control::{REPLY_MAX_BYTES, Reply, Request};
+use crate::protocol::control::{Maintenance, REPLY_MAX_BYTES, Reply, Request, Status};
 
 /// A daemon that does not answer this long after it should have is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -63,6 +63,33 @@ fn socket_of(config_file: &Path) -> Result<PathBuf, ExitCode> {
             Err(ExitCode::from(EXIT_CONFIG))
         }
     }
+}
+
+/// Asks for a change and says what became of it.
+pub(super) fn change(config_file: &Path, order: Maintenance) -> ExitCode {
+    let request = Request::Maintenance { order };
+    let done =
+        ask(
+            config_file,
+            &request,
+            |reply| {
+                if let Reply::Done(what) = reply { Some(what) } else { None }
+            },
+        );
+    match done {
+        Ok(what) => {
+            println!("{what}");
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+/// The whole status, of which a command shows a part.
+pub(super) fn status(config_file: &Path) -> Result<Box<Status>, ExitCode> {
+    ask(config_file, &Request::Status {}, |reply| {
+        if let Reply::Status(status) = reply { Some(status) } else { None }
+    })
 }
 
 /// Says on stderr why the daemon cannot be asked and what to do.

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use crate::cli::client;
 use crate::cli::console::{Console, listed, usage};
 use crate::config::wiring::{Control, Device};
 use crate::core::ids::StationId;
 use crate::daemon::EXIT_FAILURE;
-use crate::protocol::control::BusFailure;
+use crate::protocol::control::{BusFailure, Maintenance};
 
 /// What is read of a meter, where it has it.
 const POINTS: [&str; 3] = ["energy_import", "power", "serial_number"];
@@ -35,6 +36,12 @@ pub(super) fn read(config: &Path, station: Option<&str>, json: bool) -> ExitCode
         shown.iter().for_each(|meter| println!("{}", line(meter)));
     }
     if silent { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS }
+}
+
+/// Tells the daemon that the meter was exchanged.
+pub(super) fn replace(config: &Path, station: &str) -> ExitCode {
+    let order = Maintenance::ReplaceMeter { station: StationId::from(station) };
+    client::change(config, order)
 }
 
 fn chosen(console: &Console, station: Option<&str>) -> Result<Vec<(StationId, Device)>, ExitCode> {

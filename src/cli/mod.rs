@@ -14,6 +14,7 @@ mod profiles;
 mod readers;
 mod reload;
 mod scan;
+mod session;
 mod station;
 mod status;
 mod why;
@@ -80,7 +81,7 @@ enum Command {
         #[command(subcommand)]
         command: bus::BusCommand,
     },
-    /// Read meters
+    /// Read meters, tell of an exchanged one
     #[command(after_help = "Example:\n  tapgate meter read washer-1")]
     Meter {
         #[command(subcommand)]
@@ -90,7 +91,13 @@ enum Command {
     #[command(after_help = "Example:\n  tapgate station test washer-1")]
     Station {
         #[command(subcommand)]
-        command: StationCommand,
+        command: station::StationCommand,
+    },
+    /// See who uses what, end a session
+    #[command(after_help = "Example:\n  tapgate session list")]
+    Session {
+        #[command(subcommand)]
+        command: session::SessionCommand,
     },
     /// Show the readers and what they are bound to, or watch what they read
     #[command(args_conflicts_with_subcommands = true)]
@@ -222,18 +229,13 @@ enum MeterCommand {
         #[command(flatten)]
         format: Format,
     },
-}
-
-#[derive(Subcommand)]
-enum StationCommand {
-    /// Close the switch for 2 s and report relay, contactor feedback and meter
-    #[command(after_help = "Example:\n  tapgate station test washer-1\n\nNeeds the daemon: the \
-        test is a session of kind technician, on record. Refused while a session is open.")]
-    Test {
+    /// Tell the gateway that a station's meter is another one now, whatever its register shows
+    #[command(after_help = "Example:\n  tapgate meter replace washer-1\n\nThe new meter must \
+        answer. An exchange is also noticed without this command, by the serial\nnumber or a \
+        register that stays lower, after a minute.")]
+    Replace {
         /// The station
         station: String,
-        #[command(flatten)]
-        format: Format,
     },
 }
 
@@ -264,8 +266,8 @@ pub fn main() -> ExitCode {
         Command::Meter { command: MeterCommand::Read { station, format } } => {
             meter::read(&config, station.as_deref(), format.json)
         }
-        Command::Station { command: StationCommand::Test { station, format } } => {
-            station::test(&config, &station, format.json)
+        Command::Meter { command: MeterCommand::Replace { station } } => {
+            meter::replace(&config, &station)
         }
         Command::Readers { command: None, format } => readers::list(&config, format.json),
         Command::Readers { command: Some(command), .. } => match command {
@@ -275,6 +277,8 @@ pub fn main() -> ExitCode {
         },
         Command::Badge { command } => badge::run(&config, command),
         Command::Why(question) => why::run(&config, question),
+        Command::Station { command } => station::run(&config, command),
+        Command::Session { command } => session::run(&config, command),
         Command::Reload => reload::run(&config),
         Command::Cloud { command } => match command {
             CloudCommand::Status { format } => cloud::status(&config, format.json),

@@ -39,12 +39,7 @@ fn render(status: &Status) -> String {
         text,
         "{gateway}  tapgate {version}  up {hours}h{minutes:02}m  boot {boot}  clock {clock}\n"
     );
-    let _ =
-        writeln!(text, "{:<16} {:<14} {:>9} {:>13}  SESSION", "STATION", "STATE", "POWER", "METER");
-    for station in &status.stations {
-        let _ = writeln!(text, "{}", station_line(station));
-    }
-    let _ = writeln!(text);
+    let _ = writeln!(text, "{}", stations_table(&status.stations));
     for reader in &status.readers {
         let _ =
             writeln!(text, "reader  {:<14} {:<8} {}", reader.reader, reader.state, reader.detail);
@@ -94,6 +89,17 @@ fn latency(p50_ms: Option<u32>, p99_ms: Option<u32>) -> String {
         (Some(p50), Some(p99)) => format!("{p50}/{p99} ms"),
         (Some(_) | None, Some(_) | None) => "-".into(),
     }
+}
+
+/// A line for each station, under a heading.
+pub(super) fn stations_table(stations: &[StationView]) -> String {
+    let (station, state, power, meter) = ("STATION", "STATE", "POWER", "METER");
+    let mut text = format!("{station:<16} {state:<14} {power:>9} {meter:>13}  SESSION\n");
+    for station in stations {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{}", station_line(station));
+    }
+    text
 }
 
 fn station_line(station: &StationView) -> String {

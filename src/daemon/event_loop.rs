@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use crate::config::wiring::Wiring;
 use crate::core::event::Event;
 use crate::core::gateway::Gateway;
+use crate::core::memo::Memo;
 use crate::daemon::by_hand::Test;
 use crate::daemon::orders::Orders;
 use crate::daemon::reload::{Reload, Running};
@@ -40,6 +41,8 @@ pub(super) struct Daemon {
     pub(super) settings: Settings,
     pub(super) running: Running,
     pub(super) orders: Orders,
+    /// What sessions remember beyond their records, as it is on disk.
+    pub(super) kept_memos: Vec<Memo>,
     /// A checked new config; the loop ends to take it over.
     pub(super) reload: Option<Reload>,
     /// Why the daemon must not go on.
@@ -145,6 +148,7 @@ impl Daemon {
 
     /// Ends every task and waits for it, so that ports, sockets and files are free.
     async fn end(mut self) {
+        self.keep_memos(true).await;
         if let Some(cloud) = self.cloud.take() {
             cloud.stop(FAREWELL).await;
         }

@@ -13,6 +13,8 @@ impl Daemon {
     /// started; nothing is acted on before its record is on disk.
     pub(super) async fn execute(&mut self, step: Step) {
         let (step, head) = self.commit(step).await;
+        // Before a switch opens whose end could not be recorded: no restart may close it again.
+        self.keep_memos(false).await;
         for command in step.commands {
             let awaited = is_awaited(&command);
             self.run_command(command);
@@ -46,6 +48,18 @@ impl Daemon {
                 tracing::error!("records cannot be saved, starts are refused: {error}");
                 (self.gateway.handle_commit_failure(step, self.clock.now()), None)
             }
+        }
+    }
+
+    /// Keeps what sessions remember beyond their records, where it changed.
+    pub(super) async fn keep_memos(&mut self, stopping: bool) {
+        let memos = self.gateway.memos(stopping.then(|| self.clock.now()));
+        if memos == self.kept_memos {
+            return;
+        }
+        match self.store.keep_memos(memos.clone()).await {
+            Ok(()) => self.kept_memos = memos,
+            Err(error) => tracing::error!("a restart would forget what waits: {error}"),
         }
     }
 
@@ -139,10 +153,14 @@ impl Daemon {
                 self.handle(Event::BadgeUnreadable { reader, technology }).await;
             }
             ReaderEvent::Removed { reader } => self.handle(Event::BadgeRemoved { reader }).await,
-            ReaderEvent::Found { reader, name } => self.on_reader_found(&reader, &name),
+            ReaderEvent::Found { reader, name } => {
+                self.on_reader_found(&reader, &name);
+                self.handle(Event::ReaderFound { reader }).await;
+            }
             ReaderEvent::Lost { reader, why } => {
                 self.on_reader_lost(&reader, &why);
-                self.handle(Event::BadgeRemoved { reader }).await;
+                self.handle(Event::BadgeRemoved { reader: reader.clone() }).await;
+                self.handle(Event::ReaderLost { reader }).await;
             }
             ReaderEvent::UnboundTap { name, technology } => {
                 self.show_card(None, Some(name.clone()), technology);

@@ -10,6 +10,7 @@ mod by_hand;
 mod event_loop;
 mod execute;
 mod ledger_port;
+mod maintenance;
 mod orders;
 mod overrides;
 mod readers;

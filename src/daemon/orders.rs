@@ -3,8 +3,6 @@
 //! Whoever orders gets a channel on which the core's answers come. Who may order is checked before;
 //! what the answers look like on MQTT or at the console is the business of those who ask.
 
-#![expect(dead_code, reason = "who orders, over MQTT and at the console, comes with the commands")]
-
 use std::collections::BTreeMap;
 
 use tokio::sync::mpsc;
@@ -77,6 +75,13 @@ impl Daemon {
     ) -> mpsc::Receiver<Answer> {
         let (order, answers) = self.orders.draw();
         self.handle(Event::StopOrdered(StopOrder { order, by, target, now })).await;
+        answers
+    }
+
+    /// A station's meter was exchanged.
+    pub(super) async fn order_replacement(&mut self, station: StationId) -> mpsc::Receiver<Answer> {
+        let (order, answers) = self.orders.draw();
+        self.handle(Event::MeterExchanged { station, order }).await;
         answers
     }
 

@@ -6,7 +6,7 @@ use crate::core::event::Notice;
 use crate::core::ids::{BusId, DeviceId, ReaderId, SessionId, StationId};
 use crate::core::ledger::{Fact, Record};
 use crate::core::time::Stamp;
-use crate::core::view::StationView;
+use crate::core::view::{Fault, StationView};
 use crate::daemon::event_loop::Daemon;
 use crate::io::control::Asked;
 use crate::io::modbus::{BusHealth, FieldCommand, UnitHealth, UnitState};
@@ -93,13 +93,18 @@ impl Daemon {
         let silent = self.field.health().iter().any(|unit| unit.state == UnitState::Down);
         let down = silent || self.watch.has_unreachable_bus();
         let stations = self.gateway.stations(now);
-        let faulted = stations.iter().any(|station| station.fault.is_some());
+        let has = |fault: Fault| {
+            stations.iter().any(|station| station.fault.as_deref() == Some(fault.as_str()))
+        };
+        let faulted = has(Fault::SwitchFailed) || has(Fault::SwitchStuck);
         let alarms = [
             (!now.synced, EventKind::ClockUnsynchronised),
             (down, EventKind::UnitDown),
             (self.watch.has_missing_reader(), EventKind::ReaderLost),
             (faulted, EventKind::SwitchFailed),
             (self.suspects_clone(), EventKind::CloneSuspected),
+            (has(Fault::SwitchWithoutSession), EventKind::SwitchWithoutSession),
+            (self.watch.has_damaged_files(), EventKind::StoreSetAside),
         ];
         alarms.into_iter().filter_map(|(raised, kind)| raised.then_some(kind)).collect()
     }
@@ -151,6 +156,7 @@ impl Daemon {
             Request::Badge { ask } => self.on_badge_request(ask, peer).await,
             Request::Readers {} => return self.on_readers_request(reply),
             Request::NextTap { after } => return self.taps.on_request(after, reply),
+            Request::Maintenance { order } => return self.on_maintenance(order, peer, reply).await,
             Request::Reload {} => match self.on_reload() {
                 Ok(said) => Reply::Done(said),
                 Err(why) => Reply::Error(why),

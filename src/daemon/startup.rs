@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use crate::config::{Cloud, Storage};
 use crate::core::event::Step;
 use crate::core::gateway::{Gateway, Startup};
+use crate::core::ledger::EpochReason;
 use crate::core::recovery::{MeterAccount, OpenSession, Survivors};
 use crate::core::time::Wall;
 use crate::daemon::event_loop::{Daemon, Inputs, Settings};
@@ -56,7 +57,8 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
         retention: config.storage.retention,
         wiring: config.wiring.clone(),
     };
-    let watch = Watch::new(config.wiring.readers.iter().map(|reader| reader.reader.clone()));
+    let mut watch = Watch::new(config.wiring.readers.iter().map(|reader| reader.reader.clone()));
+    watch.note_damaged(&recovered.damaged);
     let (field_sender, field_events) = mpsc::channel(FIELD_EVENTS);
     let (reader_sender, reader_events) = mpsc::channel(READER_EVENTS);
     let (asked_sender, asked) = mpsc::channel(CONTROL_REQUESTS);
@@ -96,6 +98,7 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
         settings,
         running,
         orders: Orders::default(),
+        kept_memos: recovered.memos.clone(),
         reload: None,
         fatal: None,
         _control: control,
@@ -167,6 +170,8 @@ fn survivors(recovered: &Recovered) -> Survivors {
         meters: meters.collect(),
         out_of_service: recovered.out_of_service.clone(),
         newest: recovered.newest,
+        memos: recovered.memos.clone(),
+        epoch_opened: recovered.opened.filter(|o| o.reason != EpochReason::First).map(|o| o.at),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the tasks last said of themselves, for the watchdog and for `tapgate status`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::core::ids::{BusId, ReaderId, StationId};
@@ -19,6 +20,8 @@ pub(super) struct Watch {
     /// Buses that cannot be reached, and why.
     unreachable: BTreeMap<BusId, String>,
     buttons: BTreeMap<ReaderId, Vec<StationId>>,
+    /// Files of the store that were set aside.
+    damaged: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +47,16 @@ impl Watch {
             buses: BTreeMap::new(),
             unreachable: BTreeMap::new(),
             buttons: BTreeMap::new(),
+            damaged: Vec::new(),
         }
+    }
+
+    pub(super) fn note_damaged(&mut self, files: &[PathBuf]) {
+        self.damaged = files.iter().map(|file| file.display().to_string()).collect();
+    }
+
+    pub(super) fn has_damaged_files(&self) -> bool {
+        !self.damaged.is_empty()
     }
 
     /// The chore was not done after all: it is due at once.
@@ -153,7 +165,10 @@ impl Watch {
             ReaderState::Ready(_) => None,
         });
         let general = self.pcscd_failure.iter().chain(&self.ambiguity).cloned();
-        general.chain(self.unreachable.values().cloned()).chain(missing).collect()
+        let damaged = self.damaged.iter().map(|file| {
+            format!("{file} was damaged and set aside: send it to the operator, then move it away")
+        });
+        general.chain(damaged).chain(self.unreachable.values().cloned()).chain(missing).collect()
     }
 
     pub(super) fn has_missing_reader(&self) -> bool {

@@ -10,6 +10,7 @@ use crate::core::time::Wall;
 use crate::core::view::StationView;
 pub use crate::protocol::badges::{BadgeReply, BadgeRequest, ReadersReport, Taps};
 pub use crate::protocol::field::{BusAnswer, BusFailure, BusOrder, FailureKind, StationTest};
+pub use crate::protocol::maintenance::{Maintenance, NOTE_MAX_CHARS};
 
 /// Longest request line: a request names a thing and carries a note, not data.
 pub const REQUEST_MAX_BYTES: usize = 16 * 1024;
@@ -38,6 +39,11 @@ pub enum Request {
     TestStation {
         /// Which.
         station: StationId,
+    },
+    /// What a technician wants done to a station or session, on record.
+    Maintenance {
+        /// What.
+        order: Maintenance,
     },
     /// Take over what the config file says now.
     Reload {},
@@ -68,6 +74,8 @@ impl Request {
             Request::NextTap { .. } => TAP_PATIENCE + Duration::from_secs(5),
             // A slow device's time-out is 10 s at most, behind one of another unit.
             Request::Bus { .. } => Duration::from_secs(25),
+            // Start register, then closing with two more tries.
+            Request::Maintenance { .. } => Duration::from_secs(25),
             // Start register, closing with two more tries, two seconds, end register.
             Request::TestStation { .. } => Duration::from_secs(45),
         }

@@ -6,3 +6,4 @@ pub mod cloud;
 pub mod control;
 pub mod field;
 pub mod json;
+pub mod maintenance;
