@@ -280,16 +280,22 @@ card_hangs() {
 }
 
 part_remove() {
+    local session
     machines
     until_ "started at boot" systemctl is-active tapgate
     everything_is_there
     starts_a_session
+    session=$(station session.session)
     dpkg -r tapgate >/dev/null
     is "after the removal: the relay" "$(coil)" 1
     must "the removal keeps the ledger" test -s /var/lib/tapgate/tapgate.db
     must "the removal keeps the config" test -s /etc/tapgate/config.toml
     ! systemctl is-active -q tapgate || fail "it still runs"
+    dpkg -i $RIG/tapgate.deb >/dev/null
+    systemctl enable -q --now tapgate
+    goes_on "$session" "a removal and a new installation"
     dpkg -P tapgate >/dev/null
+    is "after the purge: the relay" "$(coil)" 1
     must "the purge removes the data" test ! -e /var/lib/tapgate -a ! -e /etc/tapgate
 }
 
