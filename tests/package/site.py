@@ -153,7 +153,7 @@ def parts(count, folder):
     entries = entries_of(f"04{n:06X}" for n in range(1, count + 1))
     part = b"".join(canonical(entry) + b"\n" for entry in entries)
     sha256 = hashlib.sha256(part).hexdigest()
-    os.makedirs(folder)
+    os.makedirs(folder, exist_ok=True)
     with open(f"{folder}/head.json", "w") as file:
         file.write(head(entries, {"parts": [{"sha256": sha256, "bytes": len(part)}]}))
     chunks = [part[at:at + CHUNK] for at in range(0, len(part), CHUNK)]

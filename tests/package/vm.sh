@@ -47,7 +47,7 @@ prepare() { # ROOT
     mkdir -p "$root/opt/rig"
     cp guest.sh site.py "$root/opt/rig/"
     cat config.toml serial.toml > "$root/opt/rig/config.toml"
-    cat > "$root/etc/systemd/system/nightly.service" <<'UNIT'
+    cat > "$root/etc/systemd/system/nightly.service" <<UNIT
 [Unit]
 # It follows the target that pulls it in, which only works without the default dependencies.
 DefaultDependencies=no
@@ -59,6 +59,7 @@ StandardError=tty
 TTYPath=/dev/ttyAMA0
 ExecStopPost=/usr/bin/systemctl poweroff --no-wall
 Environment=SYSTEMD_PAGER=cat SYSTEMD_COLORS=0 LOOKS=400
+Environment=BADGES=${BADGES:-1000}
 UNIT
     systemctl --root="$root" enable -q pcscd.socket
     mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
