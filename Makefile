@@ -2,6 +2,7 @@
 #
 #   make demo    a whole simulated building on this machine, served by the real daemon
 #   make test    format, lints, unit tests, scenarios, end-to-end tests against real parts
+#   make soak    eight weeks offline and back, with everything killed meanwhile (many minutes)
 #   make bench   the figures of docs/figures.md, measured here
 #   make bench-bus  those of the field bus, on a simulated 9600 baud line
 #   make deb     packages for a Pi (arm64) and for a PC (amd64), into dist/
@@ -13,7 +14,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench bench-bus deb release reproducible package-test nightly-boot writes test-arm64 setup tools rust python help clean
+.PHONY: demo test soak lint bench bench-bus deb release reproducible package-test nightly-boot writes test-arm64 setup tools rust python help clean
 
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev libsystemd-dev \
             pcscd pcsc-tools vsmartcard-vpcd mosquitto socat python3 python3-venv tzdata
@@ -35,6 +36,9 @@ demo: setup
 test: setup lint
 	cargo test --locked --no-fail-fast
 
+soak: setup
+	cargo test --locked --release --test cloud_link -- --ignored --nocapture weeks_offline
+
 lint: setup
 	cargo fmt --check
 	@if cargo clippy --version >/dev/null 2>&1; then \
@@ -49,6 +53,7 @@ bench-bus: setup
 
 bench: setup
 	cargo bench --locked --bench tap_to_power
+	cargo bench --locked --bench cloud
 
 deb:
 	cross/build.sh setup

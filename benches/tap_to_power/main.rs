@@ -103,7 +103,7 @@ fn tap(tappers: &mut [Tapper], count: u32) -> anyhow::Result<[Spread; 3]> {
     for number in 0..WARM_UP + count {
         for turn in 0..took.len() {
             let who = (turn + number as usize) % took.len();
-            let this = tappers[who].tap(number)?;
+            let (_, this) = tappers[who].tap_at(number)?;
             if number >= WARM_UP {
                 took[who].push(this);
             }

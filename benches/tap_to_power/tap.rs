@@ -1,6 +1,6 @@
 //! One tap: a virtual card, from its answer to GET DATA to the write that closes a relay.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tapgate::demo::card::{ATR_CLASSIC_1K, VirtualCard};
@@ -28,8 +28,9 @@ impl Tapper {
         Tapper { port, room }
     }
 
-    /// Taps with another badge each time; returns how long the coil write took to arrive.
-    pub(crate) fn tap(&mut self, number: u32) -> anyhow::Result<Duration> {
+    /// Taps with another badge each time; returns when the card had answered, and how long the coil
+    /// write took to arrive.
+    pub(crate) fn tap_at(&mut self, number: u32) -> anyhow::Result<(Instant, Duration)> {
         while self.room.closed() >= RUNNING {
             std::thread::sleep(LOOK);
         }
@@ -44,6 +45,6 @@ impl Tapper {
         };
         let closed = self.room.next_closed(PATIENCE).context("no relay is closed for a tap")?;
         card.remove();
-        Ok(closed.saturating_duration_since(answered))
+        Ok((answered, closed.saturating_duration_since(answered)))
     }
 }

@@ -5,5 +5,6 @@ pub(crate) mod broker;
 pub(crate) mod consumer;
 pub(crate) mod gateway;
 pub(crate) mod ledger;
+pub(crate) mod offline;
 pub(crate) mod program;
 pub(crate) mod proxy;

@@ -63,6 +63,14 @@ impl Program {
         self.daemon = Some(daemon);
     }
 
+    /// The most memory that the daemon has had since it was started.
+    pub(crate) fn peak_kib(&self) -> Option<u64> {
+        let pid = self.daemon.as_ref()?.pid();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        peak.trim().strip_suffix(" kB")?.trim().parse().ok()
+    }
+
     pub(crate) fn kill9(&mut self) {
         self.daemon = None;
     }
