@@ -1,8 +1,8 @@
 //! How fast a long ledger reaches the cloud, in how much memory, and how soon the cloud knows of a
 //! tap.
 //!
-//! The daemon is the release binary; broker is a mosquitto of its own on loopback. The consumer here
-//! checks the chain of hashes and acknowledges each batch. Beside the daemon, a bare rumqttc
+//! The daemon is the release binary; the broker is a mosquitto of its own on loopback. The consumer
+//! here checks the chain of hashes and acknowledges each batch. Beside the daemon, a bare rumqttc
 //! publisher sends the very same payloads, at most [`WINDOW`] unconfirmed, to the same consumer.
 //!
 //! `cargo bench --bench cloud -- [--sessions N] [--rounds N] [--taps N]`

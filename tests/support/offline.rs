@@ -21,8 +21,8 @@ pub(crate) const WASH_WH: i64 = 850;
 /// Records in one commit: far more than a daemon does at once, only to be quick.
 const AT_ONCE: u64 = 50;
 
-/// Writes sessions into a new store: `sessions` times [`RECORDS_PER_SESSION`] and a few. They spread
-/// evenly over eight weeks.
+/// Writes sessions into a new store: `sessions` times [`RECORDS_PER_SESSION`] and one record. They
+/// spread evenly over eight weeks.
 pub(crate) fn fill(path: &Path, sessions: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
@@ -81,6 +81,8 @@ fn session(number: u64, register: i64, begin_ms: u64) -> Vec<Record> {
         from_wh: register + n * third,
         to_wh,
         estimated: false,
+        since: None,
+        until: None,
     };
     let end = register + WASH_WH;
     let facts = [
