@@ -170,7 +170,12 @@ impl Daemon {
                      add one to the config or unplug the reader"
                 );
             }
-            ReaderEvent::Ambiguous { message } => tracing::error!("{message}"),
+            ReaderEvent::Ambiguous { ambiguities } if ambiguities.is_empty() => {
+                tracing::info!("readers and bindings match one to one again");
+            }
+            ReaderEvent::Ambiguous { ambiguities } => {
+                ambiguities.iter().for_each(|it| tracing::error!("{}", it.message));
+            }
             ReaderEvent::PcscdUnavailable { message } => tracing::warn!("{message}"),
             ReaderEvent::PcscdBack => tracing::info!("pcscd answers again"),
         }

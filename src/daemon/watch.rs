@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use crate::core::ids::{BusId, ReaderId, StationId};
 use crate::daemon::event_loop::Chore;
-use crate::io::pcsc::ReaderEvent;
+use crate::io::pcsc::{Ambiguity, ReaderEvent};
 use crate::protocol::control::ReaderStatus;
 
 /// Readers, chores and bus progress.
 pub(super) struct Watch {
     pub(super) started: Instant,
     readers: Vec<(ReaderId, ReaderState)>,
-    ambiguity: Option<String>,
+    ambiguities: Vec<Ambiguity>,
     pcscd_failure: Option<String>,
     done: BTreeMap<Chore, Instant>,
     buses: BTreeMap<BusId, (u64, Instant)>,
@@ -41,7 +41,7 @@ impl Watch {
         Watch {
             started: Instant::now(),
             readers: readers.map(|reader| (reader, missing())).collect(),
-            ambiguity: None,
+            ambiguities: Vec::new(),
             pcscd_failure: None,
             done: BTreeMap::new(),
             buses: BTreeMap::new(),
@@ -121,13 +121,12 @@ impl Watch {
     pub(super) fn note_reader(&mut self, event: &ReaderEvent) {
         match event {
             ReaderEvent::Found { reader, name } => {
-                self.ambiguity = None;
                 self.set_reader(reader, ReaderState::Ready(name.clone()));
             }
             ReaderEvent::Lost { reader, why } => {
                 self.set_reader(reader, ReaderState::Missing(why.clone()));
             }
-            ReaderEvent::Ambiguous { message } => self.ambiguity = Some(message.clone()),
+            ReaderEvent::Ambiguous { ambiguities } => self.ambiguities = ambiguities.clone(),
             ReaderEvent::PcscdUnavailable { message } => {
                 self.pcscd_failure = Some(message.clone());
             }
@@ -149,22 +148,32 @@ impl Watch {
 
     pub(super) fn readers(&self) -> Vec<ReaderStatus> {
         let status = |(reader, state): &(ReaderId, ReaderState)| {
-            let (state, detail) = match state {
-                ReaderState::Ready(name) => ("ready", name.clone()),
-                ReaderState::Missing(why) => ("missing", why.clone()),
+            let (state, detail) = match (self.ambiguity_of(reader), state) {
+                (Some(message), _) => ("ambiguous", message.to_owned()),
+                (None, ReaderState::Ready(name)) => ("ready", name.clone()),
+                (None, ReaderState::Missing(why)) => ("missing", why.clone()),
             };
             ReaderStatus { reader: reader.clone(), state: state.into(), detail }
         };
         self.readers.iter().map(status).collect()
     }
 
+    /// Why a reader cannot be told from another.
+    fn ambiguity_of(&self, reader: &ReaderId) -> Option<&str> {
+        let found = self.ambiguities.iter().find(|it| it.readers.contains(reader));
+        found.map(|it| it.message.as_str())
+    }
+
     /// What a technician should look at.
     pub(super) fn alarms(&self) -> Vec<String> {
         let missing = self.readers.iter().filter_map(|(reader, state)| match state {
-            ReaderState::Missing(why) => Some(format!("reader {reader}: {why}")),
-            ReaderState::Ready(_) => None,
+            ReaderState::Missing(why) if self.ambiguity_of(reader).is_none() => {
+                Some(format!("reader {reader}: {why}"))
+            }
+            ReaderState::Missing(_) | ReaderState::Ready(_) => None,
         });
-        let general = self.pcscd_failure.iter().chain(&self.ambiguity).cloned();
+        let ambiguities = self.ambiguities.iter().map(|it| &it.message);
+        let general = self.pcscd_failure.iter().chain(ambiguities).cloned();
         let damaged = self.damaged.iter().map(|file| {
             format!("{file} was damaged and set aside: send it to the operator, then move it away")
         });
@@ -172,7 +181,8 @@ impl Watch {
     }
 
     pub(super) fn has_missing_reader(&self) -> bool {
-        self.readers.iter().any(|(_, state)| matches!(state, ReaderState::Missing(_)))
+        let missing = |state: &ReaderState| matches!(state, ReaderState::Missing(_));
+        self.readers.iter().any(|(_, state)| missing(state)) || !self.ambiguities.is_empty()
     }
 }
 

@@ -59,6 +59,10 @@ pub enum UidAnswer {
     Bytes(Vec<u8>),
     /// None: the card leaves instead.
     Leave,
+    /// UID and 90 00, but after this time.
+    Late(Duration),
+    /// None, as long as the card lies there.
+    Never,
 }
 
 impl CardFace {
@@ -72,7 +76,7 @@ impl CardFace {
         CardFace { answer, ..self }
     }
 
-    /// The answer to an APDU, or `None` where the card leaves.
+    /// The answer to an APDU, or `None` where the card leaves; no bytes where it keeps silent.
     fn answer_to(&self, apdu: &[u8]) -> Option<Vec<u8>> {
         match apdu {
             [0xFF, 0xCA, 0x00, _, length] => self.answer_uid(*length),
@@ -95,6 +99,11 @@ impl CardFace {
             UidAnswer::WrongLength => Some(full),
             UidAnswer::Bytes(bytes) => Some(bytes.clone()),
             UidAnswer::Leave => None,
+            UidAnswer::Late(delay) => {
+                thread::sleep(*delay);
+                Some(full)
+            }
+            UidAnswer::Never => Some(Vec::new()),
         }
     }
 }
@@ -208,6 +217,9 @@ fn serve(mut stream: &TcpStream, face: &CardFace, record: &Record) -> io::Result
                 // Nobody may want to know.
                 let _ = record.apdu.send((frame, Instant::now()));
                 let Some(answer) = answer else { return Ok(()) };
+                if answer.is_empty() {
+                    continue;
+                }
                 answer
             }
         };

@@ -29,7 +29,7 @@ const PCSCD: &str = "/usr/sbin/pcscd";
 const DRIVER: &str = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so";
 
 /// Debian's vpcd has two slots on consecutive ports, and pcscd 16 places for readers.
-const READERS_MAX: usize = 7;
+const READERS_MAX: usize = 8;
 
 /// A start takes 50 to 200 ms on two cores, many times that when tests run in parallel.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -116,6 +116,11 @@ impl PrivatePcscd {
     /// The name under which pcscd lists a reader.
     pub fn listed_name(reader: &str) -> String {
         format!("{reader} 00 00")
+    }
+
+    /// The process, for other signals; `None` where it was killed.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Leashed::pid)
     }
 
     /// Kills pcscd at once (SIGKILL), as a crash would.

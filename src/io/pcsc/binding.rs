@@ -1,7 +1,6 @@
 //! Which PC/SC reader is which reader of the config.
 
-use std::collections::BTreeSet;
-
+use super::Ambiguity;
 use crate::config::wiring::{BindBy, ReaderBinding};
 use crate::core::ids::ReaderId;
 
@@ -32,18 +31,19 @@ pub(super) enum Role {
 pub(super) struct Assignment {
     /// One for each present reader, in their order.
     pub(super) roles: Vec<Role>,
-    /// What is wrong, one message for each binding or reader that matches twice.
-    pub(super) ambiguities: BTreeSet<String>,
+    /// What is wrong, one for each binding or reader that matches twice.
+    pub(super) ambiguities: Vec<Ambiguity>,
 }
 
 /// Matches readers with bindings. A reader is bound only where it matches exactly one binding
 /// that no other present reader matches.
 pub(super) fn bind(present: &[PresentReader], bindings: &[ReaderBinding]) -> Assignment {
-    let ambiguities = bindings
+    let mut ambiguities: Vec<Ambiguity> = bindings
         .iter()
         .filter_map(|binding| binding_ambiguity(binding, present))
         .chain(present.iter().filter_map(|reader| reader_ambiguity(reader, bindings)))
         .collect();
+    ambiguities.dedup();
     let roles = present.iter().map(|reader| role_of(reader, present, bindings)).collect();
     Assignment { roles, ambiguities }
 }
@@ -58,27 +58,29 @@ fn role_of(reader: &PresentReader, present: &[PresentReader], bindings: &[Reader
     }
 }
 
-fn binding_ambiguity(binding: &ReaderBinding, present: &[PresentReader]) -> Option<String> {
+fn binding_ambiguity(binding: &ReaderBinding, present: &[PresentReader]) -> Option<Ambiguity> {
     let readers = matching_readers(binding, present);
     let names: Vec<String> = readers.iter().map(|reader| format!("\"{}\"", reader.name)).collect();
-    (readers.len() > 1).then(|| {
-        format!(
+    (readers.len() > 1).then(|| Ambiguity {
+        readers: vec![binding.reader.clone()],
+        message: format!(
             "reader {} matches {}; bind it by usb_port, by serial or by a narrower name",
             binding.reader,
             names.join(" and ")
-        )
+        ),
     })
 }
 
-fn reader_ambiguity(reader: &PresentReader, bindings: &[ReaderBinding]) -> Option<String> {
+fn reader_ambiguity(reader: &PresentReader, bindings: &[ReaderBinding]) -> Option<Ambiguity> {
     let matching = matching_bindings(reader, bindings);
     let names: Vec<&str> = matching.iter().map(|binding| binding.reader.as_str()).collect();
-    (matching.len() > 1).then(|| {
-        format!(
+    (matching.len() > 1).then(|| Ambiguity {
+        readers: matching.iter().map(|binding| binding.reader.clone()).collect(),
+        message: format!(
             "\"{}\" matches readers {}; narrow one of the two in the config",
             reader.name,
             names.join(" and ")
-        )
+        ),
     })
 }
 
@@ -146,7 +148,7 @@ mod tests {
         let assignment = bind(&present, &bindings);
 
         let roles = vec![bound("laundry"), bound("garage"), bound("door"), Role::Unbound];
-        assert_eq!(assignment, Assignment { roles, ambiguities: BTreeSet::new() });
+        assert_eq!(assignment, Assignment { roles, ambiguities: Vec::new() });
     }
 
     #[test]
@@ -154,7 +156,8 @@ mod tests {
         let assignment = bind(&[acr(0), acr(1)], &[by_name("laundry", "ACS*")]);
 
         assert_eq!(assignment.roles, [Role::Ambiguous, Role::Ambiguous]);
-        let message = assignment.ambiguities.first().expect("one message");
+        let Ambiguity { readers, message } = assignment.ambiguities.first().expect("one");
+        assert_eq!(readers[..], ["laundry".into()]);
         assert!(message.contains("reader laundry"), "{message}");
         assert!(message.contains("Interface 00 00"), "{message}");
         assert!(message.contains("Interface 01 00"), "{message}");
@@ -167,7 +170,8 @@ mod tests {
         let assignment = bind(&[acr(0)], &bindings);
 
         assert_eq!(assignment.roles, [Role::Ambiguous]);
-        let message = assignment.ambiguities.first().expect("one message");
+        let Ambiguity { readers, message } = assignment.ambiguities.first().expect("one");
+        assert_eq!(readers[..], ["laundry".into(), "garage".into()]);
         assert!(message.contains("laundry and garage"), "{message}");
     }
 

@@ -2,10 +2,12 @@
 
 use std::ffi::CStr;
 use std::ops::Deref;
+use std::time::{Duration, Instant};
 
 use pcsc::{Card, Context, Disposition, Error, Protocols, ShareMode};
 use tracing::debug;
 
+use super::stop::Stop;
 use crate::core::badge::Uid;
 
 /// GET DATA for the UID, with Le = 0: as long as it is (PC/SC part 3, section 3.2.2.1.3).
@@ -13,6 +15,15 @@ const GET_UID: [u8; 5] = [0xFF, 0xCA, 0x00, 0x00, 0x00];
 
 /// The longest answer to a short APDU: 256 bytes and the status word.
 const ANSWER_MAX: usize = 258;
+
+/// How long to wait for another program that has the card for itself.
+const SHARING_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// Pause between attempts at such a card.
+const SHARING_PAUSE: Duration = Duration::from_millis(50);
+
+/// A program that resets the card more often than this will not stop.
+const RESETS_MAX: u32 = 2;
 
 /// A connected card, left as it is when dropped: [`Card`] itself would reset it, which on a
 /// contactless reader can look like another arrival.
@@ -62,15 +73,23 @@ pub(super) enum CardRead {
 pub(super) fn read_uid(
     context: &Context,
     reader: &CStr,
+    stop: &Stop,
 ) -> Result<(CardRead, Option<Connection>), Error> {
     let attempt = || {
         let card = Connection::to_card(context, reader)?;
         Ok((ask_for_uid(&card)?, Some(card)))
     };
-    let outcome = match attempt() {
-        // Another program may reset the card between two steps; once more then succeeds.
-        Err(Error::ResetCard | Error::UnpoweredCard) => attempt(),
-        outcome => outcome,
+    let until = Instant::now() + SHARING_PATIENCE;
+    let mut resets = 0;
+    let outcome = loop {
+        match attempt() {
+            // Another program may reset the card between two steps; once more then succeeds.
+            Err(Error::ResetCard | Error::UnpoweredCard) if resets < RESETS_MAX => resets += 1,
+            // Another program has the card for itself; most let go soon.
+            Err(Error::SharingViolation) if Instant::now() < until && !stop.rest(SHARING_PAUSE) => {
+            }
+            outcome => break outcome,
+        }
     };
     match outcome {
         Err(error) if is_of_the_card(error) => Ok((CardRead::Unreadable(error.to_string()), None)),

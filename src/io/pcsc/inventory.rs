@@ -82,6 +82,6 @@ fn take(bindings: &[ReaderBinding]) -> Result<Inventory, Trouble> {
     });
     Ok(Inventory {
         readers: readers.collect(),
-        ambiguities: assignment.ambiguities.into_iter().collect(),
+        ambiguities: assignment.ambiguities.into_iter().map(|it| it.message).collect(),
     })
 }

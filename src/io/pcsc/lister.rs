@@ -1,6 +1,6 @@
 //! The thread that knows which readers there are: it lists, binds and starts their threads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use pcsc::{Context, Error, PNP_NOTIFICATION, ReaderState, State};
 use tracing::{debug, warn};
 
-use super::binding::{PresentReader, Role, bind};
+use super::binding::Role;
 use super::outbox::Outbox;
+use super::roster::Roster;
 use super::stop::{Backoff, Stop};
 use super::usb::describe;
 use super::watcher::Watcher;
-use super::{ReaderEvent, Token, Trouble, establish};
+use super::{Ambiguity, ReaderEvent, Token, Trouble, establish};
 use crate::config::wiring::{BindBy, ReaderBinding};
 
 /// A new reader is seen within this time even where pcscd's notification is lost (before 2.3.0 an
@@ -26,9 +27,6 @@ const SHORTEST_ROUND: Duration = Duration::from_millis(100);
 /// Rest after a wait that failed; the next listing tells whether pcscd is gone.
 const REST: Duration = Duration::from_millis(250);
 
-/// pcscd has 16 readers at most before 2.5.0, of which one place is left to its notification.
-const READERS_MAX: usize = 15;
-
 /// Room for the names of all readers: 128 bytes each, for more readers than are watched.
 const NAMES_MAX: usize = 64 * 128;
 
@@ -40,11 +38,11 @@ pub(super) struct Lister {
     outbox: Arc<Outbox>,
     stop: Arc<Stop>,
     token: Token,
-    present: Vec<(CString, PresentReader)>,
+    roster: Roster,
     watchers: BTreeMap<CString, Watcher>,
     generation: u64,
-    /// Ambiguities that were reported and still hold.
-    ambiguities: BTreeSet<String>,
+    /// What was reported last of what does not match one to one.
+    ambiguities: Vec<Ambiguity>,
     /// What was reported of a pcscd that is not there.
     unavailable: Option<String>,
     over_the_limit: bool,
@@ -64,10 +62,10 @@ impl Lister {
             outbox,
             stop,
             token,
-            present: Vec::new(),
+            roster: Roster::default(),
             watchers: BTreeMap::new(),
             generation: 0,
-            ambiguities: BTreeSet::new(),
+            ambiguities: Vec::new(),
             unavailable: None,
             over_the_limit: false,
         }
@@ -112,25 +110,26 @@ impl Lister {
     /// Brings threads and roles in line with the readers that are present now.
     fn update(&mut self, context: &Context, names: Vec<CString>) {
         self.reap();
-        self.describe_new(context, names);
-        let readers: Vec<PresentReader> =
-            self.present.iter().map(|(_, reader)| reader.clone()).collect();
-        let assignment = bind(&readers, &self.bindings);
-        self.report_ambiguities(assignment.ambiguities);
+        let attributes = self.asks_attributes;
+        self.roster.refresh(names, |name| describe(context, name, attributes));
+        let watchlist = self.roster.watchlist(&self.bindings);
+        self.report_ambiguities(watchlist.ambiguities);
+        self.report_left_out(watchlist.left_out);
         self.retire_absent();
-        for (index, role) in assignment.roles.into_iter().enumerate() {
-            let name = self.present[index].0.clone();
+        for (name, role) in watchlist.roles {
             match self.watchers.get(&name) {
                 Some(watcher) => watcher.set_role(role),
                 None => self.start_watcher(name, role),
             }
         }
+        for (name, watcher) in &self.watchers {
+            watcher.keep_deadline(name, &self.outbox);
+        }
     }
 
     fn retire_absent(&mut self) {
-        let present = &self.present;
-        let absent = |name: &CString| !present.iter().any(|(listed, _)| listed == name);
-        for (name, _) in self.watchers.extract_if(.., |name, _| absent(name)) {
+        let roster = &self.roster;
+        for (name, _) in self.watchers.extract_if(.., |name, _| !roster.lists(name)) {
             self.outbox.lost_name(&name, &Trouble::Gone.to_string());
         }
     }
@@ -139,28 +138,15 @@ impl Lister {
     fn reap(&mut self) {
         let ended = self.watchers.extract_if(.., |_, watcher| watcher.has_ended());
         for (name, _) in ended {
-            self.present.retain(|(known, _)| *known != name);
+            self.roster.forget(&name);
         }
     }
 
-    fn describe_new(&mut self, context: &Context, mut names: Vec<CString>) {
-        let over = names.len() > READERS_MAX;
-        if over && !self.over_the_limit {
-            warn!(readers = names.len(), limit = READERS_MAX, "the last readers are not watched");
+    fn report_left_out(&mut self, left_out: usize) {
+        if left_out > 0 && !self.over_the_limit {
+            warn!(left_out, "more readers than can be watched; unplug those that are not needed");
         }
-        self.over_the_limit = over;
-        names.truncate(READERS_MAX);
-        let mut known = std::mem::take(&mut self.present);
-        self.present = names
-            .into_iter()
-            .map(|name| match known.iter().position(|(known, _)| *known == name) {
-                Some(index) => known.swap_remove(index),
-                None => {
-                    let reader = describe(context, &name, self.asks_attributes);
-                    (name, reader)
-                }
-            })
-            .collect();
+        self.over_the_limit = left_out > 0;
     }
 
     fn start_watcher(&mut self, name: CString, role: Role) {
@@ -182,14 +168,11 @@ impl Lister {
         }
     }
 
-    fn report_ambiguities(&mut self, found: BTreeSet<String>) {
-        self.ambiguities.retain(|message| found.contains(message));
-        for message in found {
-            if !self.ambiguities.contains(&message)
-                && self.outbox.tell(ReaderEvent::Ambiguous { message: message.clone() })
-            {
-                self.ambiguities.insert(message);
-            }
+    fn report_ambiguities(&mut self, found: Vec<Ambiguity>) {
+        if self.ambiguities != found
+            && self.outbox.tell(ReaderEvent::Ambiguous { ambiguities: found.clone() })
+        {
+            self.ambiguities = found;
         }
     }
 
@@ -211,8 +194,8 @@ impl Lister {
         for (name, _) in std::mem::take(&mut self.watchers) {
             self.outbox.lost_name(&name, why);
         }
-        self.present.clear();
-        self.ambiguities.clear();
+        self.roster.clear();
+        self.report_ambiguities(Vec::new());
     }
 }
 

@@ -16,6 +16,7 @@ mod feedback;
 mod inventory;
 mod lister;
 mod outbox;
+mod roster;
 mod stop;
 mod usb;
 mod watcher;
@@ -95,10 +96,10 @@ pub enum ReaderEvent {
         /// What the card's ATR says.
         technology: Technology,
     },
-    /// Readers and bindings do not match one to one; nothing is authorised from these readers.
+    /// What does not match one to one has changed; nothing is authorised from these readers.
     Ambiguous {
-        /// Names both, and what to try.
-        message: String,
+        /// All that holds now; empty where readers and bindings match again.
+        ambiguities: Vec<Ambiguity>,
     },
     /// No reader works, since pcscd does not answer.
     PcscdUnavailable {
@@ -107,6 +108,15 @@ pub enum ReaderEvent {
     },
     /// pcscd answers again; readers follow as found.
     PcscdBack,
+}
+
+/// Two readers that match one binding, or one that matches two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ambiguity {
+    /// Which readers of the config it keeps from working.
+    pub readers: Vec<ReaderId>,
+    /// Names both, and what to try.
+    pub message: String,
 }
 
 impl ReaderEvent {
@@ -207,6 +217,8 @@ enum Trouble {
     Version(Error),
     #[error("the reader is not listed any more; check its cable and its power")]
     Gone,
+    #[error("its driver did not answer for long; unplug the reader and plug it in again")]
+    Hung,
 }
 
 impl Trouble {

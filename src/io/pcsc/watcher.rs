@@ -1,8 +1,8 @@
 //! The thread of one present reader: it waits for cards, reads them and reports.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,18 @@ use crate::core::ids::ReaderId;
 /// Longest wait for a card before the thread looks whether it should end or its role changed.
 const SLICE: Duration = Duration::from_secs(1);
 
+/// Longest time that reading a card may take: who stands there has put it on again by then. The
+/// lister looks once a second.
+const CARD_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A driver that is silent for so long does not come back by itself.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
+
 /// What the lister holds of a reader's thread.
 #[derive(Debug)]
 pub(super) struct Watcher {
     orders: Arc<Orders>,
+    generation: u64,
     thread: JoinHandle<()>,
 }
 
@@ -34,6 +42,27 @@ pub(super) struct Watcher {
 struct Orders {
     role: Mutex<Role>,
     retired: AtomicBool,
+    reading: Mutex<Option<Reading>>,
+}
+
+/// A card that is being read: a driver may take its time or never answer.
+#[derive(Debug)]
+struct Reading {
+    since: Instant,
+    reader: ReaderId,
+    technology: Technology,
+    stage: Stage,
+}
+
+/// How far a reading has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// In time.
+    Waiting,
+    /// Too late: the card was reported as unreadable, its number counts no more.
+    Overdue,
+    /// The reader was reported as lost.
+    Hung,
 }
 
 impl Watcher {
@@ -46,7 +75,11 @@ impl Watcher {
         stop: Arc<Stop>,
         token: Token,
     ) -> std::io::Result<Watcher> {
-        let orders = Arc::new(Orders { role: Mutex::new(role), retired: AtomicBool::new(false) });
+        let orders = Arc::new(Orders {
+            role: Mutex::new(role),
+            retired: AtomicBool::new(false),
+            reading: Mutex::new(None),
+        });
         let watch = Watch {
             name,
             generation,
@@ -61,7 +94,7 @@ impl Watcher {
             watch.run();
         };
         let thread = thread::Builder::new().name("pcsc-reader".into()).stack_size(STACK);
-        Ok(Watcher { orders, thread: thread.spawn(run)? })
+        Ok(Watcher { orders, generation, thread: thread.spawn(run)? })
     }
 
     /// Tells the thread what its reader is to the config.
@@ -69,9 +102,35 @@ impl Watcher {
         *self.orders.role.lock().unwrap_or_else(PoisonError::into_inner) = role;
     }
 
+    /// Speaks for a thread that a driver holds: its card is unreadable, later its reader is lost.
+    pub(super) fn keep_deadline(&self, name: &CStr, outbox: &Outbox) {
+        let mut reading = self.orders.reading();
+        let Some(reading) = reading.as_mut() else { return };
+        let Reading { since, reader, technology, stage } = reading;
+        match stage {
+            Stage::Waiting if since.elapsed() >= CARD_DEADLINE => {
+                *stage = Stage::Overdue;
+                let event =
+                    ReaderEvent::Unreadable { reader: reader.clone(), technology: *technology };
+                outbox.card(reader, self.generation, event);
+            }
+            Stage::Overdue if since.elapsed() >= HANGS_AFTER => {
+                *stage = Stage::Hung;
+                outbox.lost_name(name, &Trouble::Hung.to_string());
+            }
+            Stage::Waiting | Stage::Overdue | Stage::Hung => {}
+        }
+    }
+
     /// Whether the thread ended, because its reader went away or by a panic.
     pub(super) fn has_ended(&self) -> bool {
         self.thread.is_finished()
+    }
+}
+
+impl Orders {
+    fn reading(&self) -> MutexGuard<'_, Option<Reading>> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -160,7 +219,20 @@ impl Watch {
             self.on_unbound_tap(technology);
             return Ok(());
         }
-        let (read, connection) = read_uid(context, &self.name).map_err(Trouble::on_reader)?;
+        *self.orders.reading() = Some(Reading {
+            since: Instant::now(),
+            reader: reader.clone(),
+            technology,
+            stage: Stage::Waiting,
+        });
+        let outcome = read_uid(context, &self.name, &self.stop);
+        let stage = self.orders.reading().take().map(|reading| reading.stage);
+        let (read, connection) = outcome.map_err(Trouble::on_reader)?;
+        match stage {
+            Some(Stage::Waiting) | None => {}
+            Some(Stage::Overdue) => return Ok(()),
+            Some(Stage::Hung) => return Err(Trouble::Hung),
+        }
         let event = match read {
             CardRead::Uid(uid) => {
                 let read_at = Instant::now();

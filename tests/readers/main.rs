@@ -6,6 +6,8 @@
 
 #![cfg(feature = "demo")]
 
+mod trouble;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -105,7 +107,10 @@ fn said(event: &ReaderEvent) -> String {
         ReaderEvent::UnboundTap { name, technology } => {
             format!("unbound {name}: {}", technology.as_str())
         }
-        ReaderEvent::Ambiguous { message } => format!("ambiguous: {message}"),
+        ReaderEvent::Ambiguous { ambiguities } => {
+            let messages: Vec<&str> = ambiguities.iter().map(|it| it.message.as_str()).collect();
+            format!("ambiguous: {}", messages.join("; "))
+        }
         ReaderEvent::PcscdUnavailable { .. } => "pcscd unavailable".to_owned(),
         ReaderEvent::PcscdBack => "pcscd back".to_owned(),
     }
