@@ -169,6 +169,11 @@ impl Meter {
         self.flow = None;
     }
 
+    /// Whether the last register was not believed, and what it means is not clear yet.
+    pub fn is_doubted(&self) -> bool {
+        self.suspicion.is_some()
+    }
+
     /// Once after its serial number became known for an account that was opened without it.
     pub fn take_unrecorded_serial(&mut self) -> bool {
         std::mem::take(&mut self.serial_unrecorded)

@@ -37,11 +37,14 @@ impl Station {
             return self.end_if_due(turn);
         }
         let Some(meter) = &mut self.meter else { return };
-        let before_wh = meter.register_wh();
+        let (before_wh, doubted) = (meter.register_wh(), meter.is_doubted());
         let verdict = match self.exchange {
             Some(_) => meter.judge_exchanged(reading, turn.now),
             None => meter.judge(reading, turn.now),
         };
+        if meter.is_doubted() != doubted && self.session.is_none() {
+            turn.command(Command::PaceMeter(self.plan.id.clone(), self.pace()));
+        }
         let first = std::mem::take(&mut self.unread_since_start);
         match verdict {
             Verdict::Commissioned => self.commission(turn),

@@ -297,6 +297,8 @@ impl Station {
     /// How often the meter is to be read as things stand.
     pub(super) fn pace(&self) -> Pace {
         match self.session.as_ref().map(|session| session.phase) {
+            // What is not believed is looked at often: the sooner it is clear what it was.
+            None if self.meter.as_ref().is_some_and(Meter::is_doubted) => Pace::Running,
             None => Pace::Idle,
             Some(Phase::Ending { .. }) => Pace::Ending,
             Some(Phase::Recovering | Phase::Closing { .. } | Phase::Running) => Pace::Running,

@@ -108,6 +108,15 @@ fn a_rise_that_stays_is_believed_and_told() {
 }
 
 #[test]
+fn an_exchange_at_an_idle_station_is_clear_within_two_minutes() {
+    let mut world = World::new(single(charger()));
+    world.run(5);
+    world.plant("charger-1").count_wh(-4_000);
+    world.run(120);
+    assert_eq!(world.count(|fact| matches!(fact, Fact::MeterReplaced(_))), 1);
+}
+
+#[test]
 fn another_meter_is_no_jump() {
     for slots in [true, false] {
         let mut site = single(charger());
