@@ -15,6 +15,7 @@ mod full_disk;
 mod fuzz;
 mod listener;
 mod lists;
+mod maintenance;
 #[path = "../support/modbus_peer.rs"]
 mod modbus_peer;
 mod people;

@@ -12,6 +12,7 @@ mod finishing;
 mod metering;
 mod orders;
 mod outages;
+mod power_cuts;
 mod selection;
 mod starting;
 mod storage;

@@ -77,6 +77,10 @@ impl Disk {
         self.open.values().any(|open| &open.start.station == station && open.ending.is_none())
     }
 
+    pub fn session_on(&self, station: &StationId) -> Option<SessionId> {
+        self.open.values().find(|open| &open.start.station == station).map(|o| o.start.session)
+    }
+
     pub fn open_sessions(&self) -> usize {
         self.open.len()
     }

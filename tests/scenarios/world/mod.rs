@@ -4,7 +4,7 @@ mod building;
 mod disk;
 mod plant;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tapgate::core::access::{Denial, Entry};
@@ -16,13 +16,13 @@ use tapgate::core::ledger::{Fact, SessionEnd};
 use tapgate::core::orders::{
     Answer as OrderAnswer, OrderId, OrderedBy, StartOrder, StopOrder, StopTarget,
 };
-use tapgate::core::site::Site;
+use tapgate::core::site::{Site, StationKind};
 use tapgate::core::time::{Stamp, Uptime, Wall};
 use tapgate::core::view::StationView;
 
 pub use building::*;
 pub use disk::Disk;
-pub use plant::{Answer, Plant, Relay};
+pub use plant::{Answer, PER_WH, Plant, Relay};
 
 /// 2026-11-22T10:00:00Z.
 pub const MORNING: i64 = 1_795_341_600_000;
@@ -40,6 +40,14 @@ pub struct World {
     pub watched: Vec<StationId>,
     /// Effects (a commit, a command) until the daemon is killed.
     pub kill_after: Option<usize>,
+    /// What it dies of.
+    pub death: Death,
+    /// Washers and dryers that were opened while they drew.
+    pub cuts_under_load: u32,
+    /// Sessions whose switch was told to open: it never closes for them again.
+    opened: BTreeSet<SessionId>,
+    /// Energy that flowed while a session was open.
+    flowed: BTreeMap<SessionId, i64>,
     /// How often the daemon started.
     pub starts: u32,
     pub boot: u32,
@@ -53,6 +61,17 @@ pub struct World {
     published: BTreeMap<StationId, Told>,
     events: VecDeque<Event>,
     dead: bool,
+}
+
+/// What dies with the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    Daemon,
+    /// The whole building, for so long; whether the clock is right afterwards.
+    Power {
+        minutes: u64,
+        synced: bool,
+    },
 }
 
 /// A station's public state, its fault and its note.
@@ -75,6 +94,10 @@ impl World {
             notices: Vec::new(),
             watched: Vec::new(),
             kill_after: None,
+            death: Death::Daemon,
+            cuts_under_load: 0,
+            opened: BTreeSet::new(),
+            flowed: BTreeMap::new(),
             starts: 0,
             boot: 1,
             uptime: 60_000,
@@ -231,8 +254,11 @@ impl World {
     pub fn pass(&mut self, milliseconds: u64) {
         self.uptime += milliseconds;
         self.wall += i64::try_from(milliseconds).expect("a short time");
-        for plant in self.plants.values_mut() {
-            plant.pass(milliseconds);
+        for (id, plant) in &mut self.plants {
+            let energy = plant.pass(milliseconds);
+            if let Some(session) = self.disk.session_on(id) {
+                *self.flowed.entry(session).or_default() += energy;
+            }
         }
         let due: Vec<StationId> = self
             .plants
@@ -244,6 +270,11 @@ impl World {
             self.poll(&id);
         }
         self.settle();
+    }
+
+    /// Watt-hours that flowed while this session was open.
+    pub fn flowed_in(&self, session: SessionId) -> i64 {
+        self.flowed.get(&session).map_or(0, |energy| energy / PER_WH)
     }
 
     /// The bus polls a station: its switch, and its meter.
@@ -316,7 +347,10 @@ impl World {
             }
             if self.dead {
                 self.events.clear();
-                self.start_daemon();
+                match self.death {
+                    Death::Daemon => self.start_daemon(),
+                    Death::Power { minutes, synced } => self.cut_power(minutes, synced),
+                }
             } else if self.events.is_empty() {
                 return;
             }
@@ -370,9 +404,16 @@ impl World {
         match command {
             Command::CloseSwitch(id) => {
                 assert!(self.disk.has_running_session(&id), "power on {id} precedes its record");
+                let session = self.disk.session_on(&id).expect("it has one");
+                assert!(!self.opened.contains(&session), "{id} closes for a session that was over");
                 self.events.push_back(self.plants.get_mut(&id).expect("known").close(&id));
             }
             Command::OpenSwitch(id) => {
+                self.opened.extend(self.disk.session_on(&id));
+                let charger = self.view(id.as_str()).kind == StationKind::Charger;
+                let plant = &self.plants[&id];
+                let loaded = plant.closed && plant.power_w() > 20;
+                self.cuts_under_load += u32::from(loaded && !charger);
                 self.events.push_back(self.plants.get_mut(&id).expect("known").open(&id));
             }
             Command::ReadSwitch(id) => self.events.extend(self.plants[&id].switch_event(&id)),

@@ -47,7 +47,8 @@ pub struct Plant {
     energy: i64,
 }
 
-const PER_WH: i64 = 1_000 * 3_600_000;
+/// Milliwatts times milliseconds.
+pub const PER_WH: i64 = 1_000 * 3_600_000;
 
 impl Plant {
     pub fn new(station: &Station) -> Plant {
@@ -95,11 +96,14 @@ impl Plant {
         self.ran_ms / 1_000 >= program
     }
 
-    pub fn pass(&mut self, milliseconds: u64) {
-        self.energy += self.power_w() * 1_000 * milliseconds as i64;
+    /// Lets time pass; what was drawn in it, in milliwatts times milliseconds.
+    pub fn pass(&mut self, milliseconds: u64) -> i64 {
+        let energy = self.power_w() * 1_000 * milliseconds as i64;
+        self.energy += energy;
         if self.closed {
             self.ran_ms += milliseconds;
         }
+        energy
     }
 
     pub fn register_wh(&self) -> i64 {
