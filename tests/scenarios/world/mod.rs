@@ -2,6 +2,7 @@
 
 mod building;
 mod disk;
+mod orders;
 mod plant;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,9 +14,7 @@ use tapgate::core::event::{Allowlist, Command, Event, Feedback, Notice, Step, Ta
 use tapgate::core::gateway::{Gateway, Startup};
 use tapgate::core::ids::{SessionId, StationId};
 use tapgate::core::ledger::{Fact, SessionEnd};
-use tapgate::core::orders::{
-    Answer as OrderAnswer, OrderId, OrderedBy, StartOrder, StopOrder, StopTarget,
-};
+use tapgate::core::orders::Answer as OrderAnswer;
 use tapgate::core::site::{Site, StationKind};
 use tapgate::core::time::{Stamp, Uptime, Wall};
 use tapgate::core::view::StationView;
@@ -182,44 +181,6 @@ impl World {
     pub fn press(&mut self, station: &str) {
         let candidate = self.draw_id();
         self.happens(Event::ButtonPressed { station: station.into(), candidate });
-    }
-
-    /// An operator or technician wants a session to start.
-    pub fn order_start(&mut self, station: &str, by: OrderedBy, user: Option<&str>) {
-        let candidate = self.draw_id();
-        let (order, user) = (OrderId(u64::from(self.ids)), user.map(Into::into));
-        let station = station.into();
-        let order = StartOrder { order, by, station, candidate, user, badge: None };
-        self.happens(Event::StartOrdered(order));
-    }
-
-    /// An operator or technician wants what runs there to end.
-    pub fn order_stop(&mut self, station: &str, by: OrderedBy, now: bool) {
-        let target = StopTarget::Station(station.into());
-        self.happens(Event::StopOrdered(StopOrder { order: OrderId(0), by, target, now }));
-    }
-
-    /// A technician says that the meter is another one now.
-    pub fn exchange_meter(&mut self, station: &str) {
-        let station = station.into();
-        self.happens(Event::MeterExchanged { station, order: OrderId(0) });
-    }
-
-    /// A station is taken out of service: first on disk, then in the core.
-    pub fn take_out_of_service(&mut self, station: &str, note: Option<&str>) {
-        let (station, note) = (StationId::from(station), note.map(String::from));
-        self.disk.out_of_service.push((station.clone(), note.clone()));
-        self.happens(Event::TakenOutOfService { station, note });
-    }
-
-    pub fn return_to_service(&mut self, station: &str) {
-        let station = StationId::from(station);
-        self.disk.out_of_service.retain(|(marked, _)| *marked != station);
-        self.happens(Event::ReturnedToService { station });
-    }
-
-    pub fn last_answer(&self) -> Option<OrderAnswer> {
-        self.answers.last().copied()
     }
 
     /// The cloud pushes the list as it stands in `allowlist`.
