@@ -101,7 +101,8 @@ impl Console {
                         | Reply::Readers(_)
                         | Reply::Taps(_)
                         | Reply::Unknown(_)
-                        | Reply::Storage(_),
+                        | Reply::Storage(_)
+                        | Reply::List(_),
                     ) => Err(refused("the daemon answers something else; restart it".into())),
                     Err(error) => Err(refused(format!("the daemon is gone: {error}; try again"))),
                 };

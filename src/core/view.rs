@@ -1,17 +1,20 @@
 //! What the outside may see of the core: for `tapgate status` and for the stations' public state.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::core::event::Allowlist;
 use crate::core::gateway::Gateway;
 use crate::core::ids::{BadgeId, SessionId, StationId, UserId};
 use crate::core::ledger::Authority;
+use crate::core::metering::elapsed;
 use crate::core::session::Phase;
 use crate::core::site::StationKind;
 pub use crate::core::station::{Fault, State};
 
 use crate::core::station::Station;
-use crate::core::time::Wall;
+use crate::core::time::{Stamp, Wall};
 
 /// One station as it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +60,11 @@ pub struct SessionView {
 }
 
 impl Gateway {
+    /// How long ago a valid head came last; `None` where the clock cannot tell.
+    pub fn allowlist_age(&self, now: Stamp) -> Option<Duration> {
+        elapsed(self.allowlist_arrived?, now)
+    }
+
     /// Which allowlist decides.
     pub fn allowlist(&self) -> Option<&Allowlist> {
         self.allowlist.as_ref()

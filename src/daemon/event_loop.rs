@@ -11,6 +11,7 @@ use crate::core::event::Event;
 use crate::core::gateway::Gateway;
 use crate::core::memo::Memo;
 use crate::daemon::by_hand::Test;
+use crate::daemon::lists::ListDesk;
 use crate::daemon::orders::Orders;
 use crate::daemon::reload::{Reload, Running};
 use crate::daemon::taps::TapLog;
@@ -20,7 +21,7 @@ use crate::io::control::{Asked, Control};
 use crate::io::modbus::{Field, FieldEvent};
 use crate::io::mqtt::{CloudEvent, CloudLink};
 use crate::io::pcsc::{Pcsc, ReaderEvent};
-use crate::io::store::Store;
+use crate::io::store::{ListNews, Store};
 use crate::io::systemd::Systemd;
 
 /// Everything that runs.
@@ -43,6 +44,7 @@ pub(super) struct Daemon {
     pub(super) orders: Orders,
     /// What sessions remember beyond their records, as it is on disk.
     pub(super) kept_memos: Vec<Memo>,
+    pub(super) lists: ListDesk,
     /// A checked new config; the loop ends to take it over.
     pub(super) reload: Option<Reload>,
     /// Why the daemon must not go on.
@@ -57,6 +59,7 @@ pub(super) struct Inputs {
     pub(super) readers: mpsc::Receiver<ReaderEvent>,
     pub(super) cloud: mpsc::Receiver<CloudEvent>,
     pub(super) control: mpsc::Receiver<Asked>,
+    pub(super) lists: mpsc::Receiver<ListNews>,
 }
 
 /// What the daemon is told by signals. They outlive a reload: none of them is lost in it.
@@ -110,6 +113,9 @@ enum Wake {
     Reader(ReaderEvent),
     Control(Asked),
     Cloud(CloudEvent),
+    Lists(ListNews),
+    /// There is room again for what came down of a list.
+    ListsHaveRoom,
     Timeout(&'static str),
     Test,
     Pulse,
@@ -183,7 +189,9 @@ impl Daemon {
             }
             () = tokio::time::sleep(pause), if timeout.is_some() => Wake::Timeout(why),
             Some(asked) = inputs.control.recv() => Wake::Control(asked),
-            Some(event) = inputs.cloud.recv() => Wake::Cloud(event),
+            Some(news) = inputs.lists.recv() => Wake::Lists(news),
+            () = self.lists.room(), if !self.lists.has_room() => Wake::ListsHaveRoom,
+            Some(event) = inputs.cloud.recv(), if self.lists.has_room() => Wake::Cloud(event),
             _ = signals.hang_up.recv() => Wake::Reload,
             _ = pulse.tick() => Wake::Pulse,
         }
@@ -200,6 +208,8 @@ impl Daemon {
             Wake::Reader(event) => self.on_reader(event).await,
             Wake::Control(asked) => self.on_asked(asked).await,
             Wake::Cloud(event) => self.on_cloud(event).await,
+            Wake::Lists(news) => self.on_list_news(news).await,
+            Wake::ListsHaveRoom => self.lists.resume(),
             Wake::Timeout(why) => {
                 tracing::trace!(why, "timeout");
                 let step = self.gateway.handle_timeout(self.clock.now());
@@ -234,6 +244,7 @@ impl Daemon {
         {
             tracing::warn!("acknowledged records cannot be pruned: {error}");
         }
+        self.look_at_list_age();
         self.publish_state().await;
         self.taps.answer(Instant::now());
         self.systemd.status(&self.status_line());

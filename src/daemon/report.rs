@@ -99,6 +99,7 @@ impl Daemon {
         let faulted = has(Fault::SwitchFailed) || has(Fault::SwitchStuck);
         let alarms = [
             (!now.synced, EventKind::ClockUnsynchronised),
+            (self.lists.is_stale(), EventKind::AllowlistStale),
             (down, EventKind::UnitDown),
             (self.watch.has_missing_reader(), EventKind::ReaderLost),
             (faulted, EventKind::SwitchFailed),
@@ -157,6 +158,7 @@ impl Daemon {
             Request::Readers {} => return self.on_readers_request(reply),
             Request::NextTap { after } => return self.taps.on_request(after, reply),
             Request::Maintenance { order } => return self.on_maintenance(order, peer, reply).await,
+            Request::Allowlist { ask } => self.on_list_request(ask).await,
             Request::Reload {} => match self.on_reload() {
                 Ok(said) => Reply::Done(said),
                 Err(why) => Reply::Error(why),
@@ -246,6 +248,9 @@ impl Daemon {
                 "{unsaved} records cannot be saved and starts are refused: free disk space or \
                  replace the card"
             ));
+        }
+        if self.lists.is_stale() {
+            alarms.push("the allowlist is old: look at tapgate cloud status, or import one".into());
         }
         if self.gateway.allowlist().is_none() {
             alarms

@@ -15,6 +15,7 @@ use crate::core::recovery::{MeterAccount, OpenSession, Survivors};
 use crate::core::time::Wall;
 use crate::daemon::event_loop::{Daemon, Inputs, Settings};
 use crate::daemon::ledger_port::{LedgerPort, LinkClock};
+use crate::daemon::lists::ListDesk;
 use crate::daemon::orders::Orders;
 use crate::daemon::reload::Running;
 use crate::daemon::report::{VERSION, public_state};
@@ -81,8 +82,14 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
     };
     let control = Control::open(&config.control_socket, asked_sender).await?;
     let pcsc = pcsc::spawn(config.wiring.readers, reader_sender);
-    let inputs =
-        Inputs { field: field_events, readers: reader_events, cloud: cloud_events, control: asked };
+    let (lists, list_news) = ListDesk::new(store.lists());
+    let inputs = Inputs {
+        field: field_events,
+        readers: reader_events,
+        cloud: cloud_events,
+        control: asked,
+        lists: list_news,
+    };
     let mut daemon = Daemon {
         gateway,
         clock,
@@ -99,6 +106,7 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
         running,
         orders: Orders::default(),
         kept_memos: recovered.memos.clone(),
+        lists,
         reload: None,
         fatal: None,
         _control: control,

@@ -3,6 +3,9 @@
 //! Entries stay raw text until they are judged one by one, so that a bad one is refused as such,
 //! with its index. A refusal's detail names indexes and members, never a UID.
 
+mod chunk;
+
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -16,6 +19,8 @@ use crate::core::badge::Uid;
 use crate::core::ids::is_opaque_id;
 use crate::core::time::Wall;
 use crate::protocol::json::{self, MAX_INTEGER, Strict};
+
+pub use chunk::{Chunk, MAX_CHUNK_BYTES, MAX_CHUNKS};
 
 /// More entries than any building has; bounds the staging time.
 pub const MAX_ENTRIES: u64 = 1_000_000;
@@ -188,6 +193,30 @@ impl Head {
     }
 }
 
+impl Head {
+    /// The version of a head that cannot be taken for another reason.
+    pub fn version_of(bytes: &[u8]) -> Option<u64> {
+        #[derive(serde::Deserialize)]
+        struct Versioned {
+            version: u64,
+        }
+        serde_json::from_slice(bytes).ok().map(|head: Versioned| head.version)
+    }
+
+    /// The parts that the content is pulled in; none where it is inline.
+    pub fn parts(&self) -> &[Part] {
+        match &self.content {
+            Content::Entries(_) => &[],
+            Content::Parts(parts) => parts,
+        }
+    }
+
+    /// Their names.
+    pub fn part_names(&self) -> Vec<String> {
+        self.parts().iter().map(|part| part.sha256.clone()).collect()
+    }
+}
+
 /// The text without what serde quotes from the message: it may hold a UID.
 fn plain(error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
@@ -220,8 +249,9 @@ fn content(
     match (entries, parts) {
         (Some(entries), None) => Ok(Content::Entries(entries)),
         (None, Some(parts)) => {
-            let good = |p: &Part| is_sha256(&p.sha256) && (1..=MAX_PART_BYTES).contains(&p.bytes);
-            if !parts.iter().all(good) {
+            let good = |p: &Part| is_sha256(&p.sha256) && (1..=MAX_INTEGER).contains(&p.bytes);
+            let names: BTreeSet<&str> = parts.iter().map(|part| part.sha256.as_str()).collect();
+            if !parts.iter().all(good) || names.len() < parts.len() {
                 return Err(bad("parts"));
             }
             Ok(Content::Parts(parts))
@@ -386,10 +416,25 @@ impl ListDigest {
 }
 
 /// The canonical bytes of an entry that is judged good, or why it is bad.
-pub fn judge(raw: &str) -> Result<(Uid, Entry, Vec<u8>), BadField> {
-    let value = json::parse(raw.as_bytes()).map_err(|_| BadField { field: "json" })?;
+pub fn judge(raw: &[u8]) -> Result<(Uid, Entry, Vec<u8>), BadField> {
+    let value = json::parse(raw).map_err(|_| BadField { field: "json" })?;
     let (uid, entry) = parse_entry(&value)?;
-    Ok((uid, entry, json::canonical(&value)))
+    Ok((uid, entry, json::canonical_of(&value, raw)))
+}
+
+/// The badge of an entry that was judged good, from its canonical bytes.
+pub fn badge_of(canonical: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        badge: String,
+    }
+    serde_json::from_slice(canonical).ok().map(|named: Named| named.badge)
+}
+
+/// What stands for a badge where eight bytes must do.
+pub fn badge_hash(badge: &str) -> u64 {
+    let hash: [u8; 32] = Sha256::digest(badge).into();
+    u64::from_be_bytes(*hash.first_chunk().expect("a SHA-256 has more than eight bytes"))
 }
 
 #[cfg(test)]

@@ -230,7 +230,7 @@ pub enum AllowlistReport {
 }
 
 /// A part of a list that is not whole here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartRequest {
     /// Its name.
     pub sha256: String,

@@ -11,9 +11,10 @@ use crate::core::view::StationView;
 pub use crate::protocol::badges::{BadgeReply, BadgeRequest, ReadersReport, Taps};
 pub use crate::protocol::field::{BusAnswer, BusFailure, BusOrder, FailureKind, StationTest};
 pub use crate::protocol::maintenance::{Maintenance, NOTE_MAX_CHARS};
+use crate::protocol::lists::{ListReply, ListRequest, MAX_IMPORT_HEAD_BYTES};
 
-/// Longest request line: a request names a thing and carries a note, not data.
-pub const REQUEST_MAX_BYTES: usize = 16 * 1024;
+/// Longest request line: the head of a list that is imported, with its quotes escaped.
+pub const REQUEST_MAX_BYTES: usize = 2 * MAX_IMPORT_HEAD_BYTES;
 /// Longest answer line: a site of 64 stations takes some 40 KiB.
 pub const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;
 
@@ -44,6 +45,10 @@ pub enum Request {
     Maintenance {
         /// What.
         order: Maintenance,
+    /// About the allowlist.
+    Allowlist {
+        /// What.
+        ask: ListRequest,
     },
     /// Take over what the config file says now.
     Reload {},
@@ -66,9 +71,10 @@ impl Request {
     /// How long the daemon may take for the answer.
     pub fn patience(&self) -> Duration {
         match self {
-            Request::Status {} | Request::Reload {} | Request::Badge { .. } => {
-                Duration::from_secs(5)
-            }
+            Request::Status {}
+            | Request::Reload {}
+            | Request::Badge { .. }
+            | Request::Allowlist { .. } => Duration::from_secs(5),
             // A reader's driver may take its time to tell its serial number.
             Request::Readers {} => Duration::from_secs(10),
             Request::NextTap { .. } => TAP_PATIENCE + Duration::from_secs(5),
@@ -94,6 +100,8 @@ pub enum Reply {
     BusFailed(BusFailure),
     /// To [`Request::TestStation`].
     StationTest(Box<StationTest>),
+    /// To [`Request::Allowlist`].
+    List(ListReply),
     /// To a request that changed something; says what.
     Done(String),
     /// To [`Request::Badge`].

@@ -7,3 +7,4 @@ pub mod control;
 pub mod field;
 pub mod json;
 pub mod maintenance;
+pub mod lists;

@@ -35,13 +35,12 @@ pub use connection::ConnectError;
 pub use ledger::{AckOutcome, Batch, Ledger, LedgerError, Standing};
 pub use probe::{Caller, Check, Outcome, probe};
 pub use sender::{MAX_ACK_BACKOFF, Window};
-pub use signature::BadSignature;
+pub use signature::{BadSignature, TrustedKeys};
 pub use tls::TlsSetupError;
 pub(crate) use tls::built;
 
 use link::{Shared, Worker};
 use outbox::Outbox;
-use signature::TrustedKeys;
 
 /// Events that wait for the daemon: at most this many payloads of 64 KiB. The link waits when it is
 /// full; the broker keeps what is retained.

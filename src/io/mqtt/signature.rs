@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 /// The keys that this gateway trusts.
 #[derive(Clone, Debug)]
-pub(super) struct TrustedKeys {
+pub struct TrustedKeys {
     keys: Vec<VerifyingKey>,
     /// Whether any key is configured, usable or not: an unusable key never means "accept anything".
     required: bool,
@@ -36,7 +36,7 @@ pub enum BadSignature {
 
 impl TrustedKeys {
     /// Keys as configured; one that is no point on the curve verifies nothing.
-    pub(super) fn new(keys: &[[u8; 32]], gateway_id: &str) -> TrustedKeys {
+    pub fn new(keys: &[[u8; 32]], gateway_id: &str) -> TrustedKeys {
         let usable = |key| VerifyingKey::from_bytes(key).ok().filter(|key| !key.is_weak());
         TrustedKeys {
             required: !keys.is_empty(),
@@ -51,7 +51,7 @@ impl TrustedKeys {
     }
 
     /// The JSON that a payload of type `typ` carries. Without keys, the payload is that JSON.
-    pub(super) fn verify(&self, payload: &[u8], typ: &str) -> Result<Vec<u8>, BadSignature> {
+    pub fn verify(&self, payload: &[u8], typ: &str) -> Result<Vec<u8>, BadSignature> {
         if !self.required {
             return Ok(payload.to_vec());
         }

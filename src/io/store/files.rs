@@ -1,7 +1,7 @@
 //! Where the store's files lie, and what is done with whole files.
 //!
 //! For `[storage] path` `/var/lib/tapgate/tapgate.db`, beside it: `tapgate-gateway.db`,
-//! `tapgate-allowlist-N.db`, `tapgate.lock`. What is damaged is renamed, never deleted.
+//! `tapgate-allowlist-N.db`, `tapgate-allowlist.parts/`, `tapgate.lock`. What is damaged is renamed, never deleted.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -76,6 +76,11 @@ impl Files {
     /// Where the next generation is built; a leftover is of no use and overwritten.
     pub(super) fn staging(&self) -> PathBuf {
         self.directory.join(format!("{}-allowlist.staging", self.stem))
+    }
+
+    /// Where parts of lists are kept.
+    pub(super) fn parts(&self) -> PathBuf {
+        self.directory.join(format!("{}-allowlist.parts", self.stem))
     }
 
     /// The generations on disk, newest first.

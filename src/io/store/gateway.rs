@@ -23,6 +23,8 @@ pub(super) struct Current {
     pub(super) issued_at: Wall,
     /// When a valid head arrived last.
     pub(super) arrived: Option<Stamp>,
+    /// The parts that it was pulled in, by their hashes.
+    pub(super) parts: Vec<String>,
 }
 
 /// The one connection to the gateway's state.

@@ -8,8 +8,11 @@ use serde_json::{Map, Value};
 
 use crate::core::access::Entry;
 use crate::core::badge::Uid;
+use crate::core::event::Allowlist;
 use crate::core::ids::BadgeId;
+use crate::core::time::Wall;
 use crate::io::store::error::{Fault, StoreError};
+use crate::io::store::generation::{badge_keys, ordinal_of, read_head};
 use crate::protocol::allowlist::parse_entry;
 
 /// The reading side of the current generation, with the local blocks over it.
@@ -30,8 +33,7 @@ impl Lookup {
     /// The same by the operator's id of the badge.
     pub(super) fn by_badge(&self, badge: &BadgeId) -> Result<Option<(Uid, Entry)>, StoreError> {
         let Some((connection, _)) = &self.current else { return Ok(None) };
-        let sql = "SELECT canonical FROM entry WHERE badge = ?1";
-        let found = read(connection, sql, badge.as_str()).map_err(|fault| self.failed(fault))?;
+        let found = by_badge(connection, badge).map_err(|fault| self.failed(fault))?;
         Ok(found.map(|(uid, entry)| (uid, self.with_block(uid, entry))))
     }
 
@@ -40,23 +42,33 @@ impl Lookup {
         let locally_blocked = self.blocked.contains(&uid);
         let unknown = BadgeRecord { entry: None, listed: None, locally_blocked };
         let Some((connection, _)) = &self.current else { return Ok(unknown) };
-        let sql = "SELECT canonical FROM entry WHERE uid = ?1";
-        let found = rows(connection, sql, [uid.as_bytes()]).map_err(|fault| self.failed(fault))?;
+        let found = rows(connection, BY_UID, [uid.as_bytes()]);
+        let found = found.map_err(|fault| self.failed(fault))?;
         Ok(found.into_iter().next().map_or(unknown, |found| self.record_of(found)))
     }
 
-    /// The first badges after this id, in order of their ids.
-    pub(super) fn page(
+    /// The first badges after this one, in order of their UIDs; none after one that the list does
+    /// not know.
+    pub(super) fn badges(
         &self,
         after: Option<&BadgeId>,
         limit: usize,
     ) -> Result<Vec<BadgeRecord>, StoreError> {
         let Some((connection, _)) = &self.current else { return Ok(Vec::new()) };
-        let sql = "SELECT canonical FROM entry WHERE badge > ?1 ORDER BY badge LIMIT ?2";
-        // Every id is longer than nothing.
-        let after = after.map_or("", BadgeId::as_str);
-        let found = rows(connection, sql, rusqlite::params![after, limit as i64]);
-        let found = found.map_err(|fault| self.failed(fault))?;
+        let read = || -> Result<Vec<Row>, Fault> {
+            let after = match after {
+                Some(badge) => match by_badge(connection, badge)? {
+                    Some((uid, _)) => uid.as_bytes().to_vec(),
+                    None => return Ok(Vec::new()),
+                },
+                None => Vec::new(),
+            };
+            let sql = "SELECT entry.canonical FROM uid
+                       CROSS JOIN entry ON entry.ordinal = uid.ordinal
+                       WHERE uid.uid > ?1 ORDER BY uid.uid LIMIT ?2";
+            rows(connection, sql, rusqlite::params![after, limit as i64])
+        };
+        let found = read().map_err(|fault| self.failed(fault))?;
         Ok(found.into_iter().map(|found| self.record_of(found)).collect())
     }
 
@@ -67,6 +79,13 @@ impl Lookup {
             listed: Some(listed),
             locally_blocked: self.blocked.contains(&uid),
         }
+    }
+
+    /// Entries after a UID, in order, as the digest covers them; for reading a whole list by the
+    /// page. With the list that they are of, since another may decide before the next page.
+    pub(super) fn page(&self, after: Option<Uid>, most: usize) -> Result<Page, StoreError> {
+        let Some((connection, path)) = &self.current else { return Ok(Page::default()) };
+        read_page(connection, after, most).map_err(|fault| fault.at("read", path))
     }
 
     fn with_block(&self, uid: Uid, mut entry: Entry) -> Entry {
@@ -120,14 +139,74 @@ fn row_of(canonical: &[u8]) -> Result<Row, Fault> {
     }
 }
 
+/// One entry; the tables are joined in this order.
+const BY_UID: &str = "SELECT entry.canonical FROM uid
+     CROSS JOIN entry ON entry.ordinal = uid.ordinal WHERE uid.uid = ?1";
+
 /// What a list says of a badge.
 pub(super) fn by_uid(list: &Connection, uid: Uid) -> Result<Option<Entry>, Fault> {
-    match read(list, "SELECT canonical FROM entry WHERE uid = ?1", uid.as_bytes())? {
+    match read(list, BY_UID, uid.as_bytes())? {
         Some((found, _)) if found != uid => {
             Err(Fault::Damaged("an entry lies under another's UID".into()))
         }
         found => Ok(found.map(|(_, entry)| entry)),
     }
+}
+
+/// What a list says of a badge by the operator's id of it. Other badges' hashes may begin alike.
+fn by_badge(list: &Connection, badge: &BadgeId) -> Result<Option<(Uid, Entry)>, Fault> {
+    let (first, last) = badge_keys(badge.as_str());
+    let keys: Vec<i64> = list
+        .prepare_cached("SELECT key FROM badge WHERE key BETWEEN ?1 AND ?2")?
+        .query_map([first, last], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for key in keys {
+        let sql = "SELECT canonical FROM entry WHERE ordinal = ?1";
+        let found = read(list, sql, ordinal_of(key))?;
+        if let Some((uid, entry)) = found.filter(|(_, entry)| entry.badge == *badge) {
+            return Ok(Some((uid, entry)));
+        }
+    }
+    Ok(None)
+}
+
+/// A list without its entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageHead {
+    /// Which.
+    pub allowlist: Allowlist,
+    /// When the cloud issued it.
+    pub issued_at: Wall,
+}
+
+/// Consecutive entries of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The list; `None` where there is none yet.
+    pub head: Option<PageHead>,
+    /// UIDs and entries, canonical.
+    pub entries: Vec<(Uid, String)>,
+}
+
+fn read_page(list: &Connection, after: Option<Uid>, most: usize) -> Result<Page, Fault> {
+    let (allowlist, issued_at) = read_head(list)?;
+    let mut select = list.prepare_cached(
+        "SELECT uid.uid, entry.canonical FROM uid
+         CROSS JOIN entry ON entry.ordinal = uid.ordinal
+         WHERE uid.uid > ?1 ORDER BY uid.uid LIMIT ?2",
+    )?;
+    let after = after.as_ref().map_or(&[][..], |uid| uid.as_bytes());
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut rows = select.query(rusqlite::params![after, most])?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let uid = Uid::new(&row.get::<_, Vec<u8>>(0)?)
+            .ok_or_else(|| Fault::Damaged("an entry has no UID".into()))?;
+        let canonical = String::from_utf8(row.get(1)?)
+            .map_err(|_| Fault::Damaged("an entry is not UTF-8".into()))?;
+        entries.push((uid, canonical));
+    }
+    Ok(Page { head: Some(PageHead { allowlist, issued_at }), entries })
 }
 
 /// Reads one entry; its bytes were judged good when the list was applied.

@@ -1,8 +1,7 @@
 //! The durable store: ledger, open sessions, meters, allowlist and the gateway's own state.
 //!
-//! Three threads, each the only owner of its connection: one writes the ledger, one looks badges up
-//! and never waits for a disk sync, one keeps the gateway's state and stages allowlists. `Ok` of
-//! anything that writes means that it survives a power cut; an error means that nothing changed.
+//! Four threads: one writes the ledger, one looks badges up and never waits for a disk sync, one
+//! keeps the gateway's state, one takes allowlists and lets all others go first. `Ok` of anything that writes means that it survives a power cut; an error means that nothing changed.
 
 mod accounts;
 mod apply;
@@ -15,6 +14,7 @@ mod files;
 mod gateway;
 mod generation;
 mod ledger;
+mod lists;
 mod lookup;
 mod notebook;
 mod overrides;
@@ -36,9 +36,7 @@ use crate::core::ids::{BadgeId, StationId};
 use crate::core::ledger::Record;
 use crate::core::memo::Memo;
 use crate::core::time::{Stamp, Uptime};
-use crate::protocol::allowlist;
 
-pub use apply::ApplyOutcome;
 pub use books::{MeterAccount, OpenSession};
 pub use epoch::Opened;
 pub use error::StoreError;
@@ -47,7 +45,8 @@ pub use exchange::{
     Totals,
 };
 pub use ledger::{Hash, Head, MAX_RECORD_BYTES};
-pub use lookup::BadgeRecord;
+pub use lists::{ApplyOutcome, ListJob, ListNews, Offer, Origin, Taken};
+pub use lookup::{BadgeRecord, Page};
 pub use overrides::{LocalBlock, MAX_LOCAL_BLOCKS, OverrideNote};
 pub use recovery::{Opening, Recovered};
 pub use replies::{KeptReply, MAX_REPLIES};
@@ -59,6 +58,7 @@ pub struct Store {
     ledger: worker::Worker<ledger::Ledger>,
     gateway: worker::Worker<gateway::Gateway>,
     lookup: worker::Worker<lookup::Lookup>,
+    lists: lists::Handle,
 }
 
 /// The new epoch after a fork.
@@ -90,13 +90,13 @@ impl Store {
         self.lookup.run(move |lookup| lookup.record(uid)).await?
     }
 
-    /// Some badges of the allowlist, those after this id, in order of their ids.
+    /// Some badges of the allowlist, those after this one, in order of their UIDs.
     pub async fn badge_page(
         &self,
         after: Option<BadgeId>,
         limit: usize,
     ) -> Result<Vec<BadgeRecord>, StoreError> {
-        self.lookup.run(move |lookup| lookup.page(after.as_ref(), limit)).await?
+        self.lookup.run(move |lookup| lookup.badges(after.as_ref(), limit)).await?
     }
 
     /// The same by the operator's id of the badge.
@@ -104,13 +104,32 @@ impl Store {
         self.lookup.run(move |lookup| lookup.by_badge(&badge)).await?
     }
 
-    /// Judges a list and, where it is good, lets it decide from now on. `now` is its arrival.
+    /// Where heads and chunks of lists go. The sender waits where there are too many.
+    pub fn lists(&self) -> tokio::sync::mpsc::Sender<ListJob> {
+        self.lists.jobs.clone()
+    }
+
+    /// The list that is being taken at this moment.
+    pub fn list_taken(&self) -> Option<Taken> {
+        self.lists.taken()
+    }
+
+    /// Judges a head and gives the last news of it: whoever waits here serves no parts. `now` is
+    /// its arrival.
     pub async fn apply_allowlist(
         &self,
-        head: allowlist::Head,
+        head: Vec<u8>,
         now: Stamp,
     ) -> Result<ApplyOutcome, StoreError> {
-        self.gateway.run(move |gateway| gateway.apply(&head, now)).await
+        let (news, mut heard) = tokio::sync::mpsc::channel(1);
+        let offer = Offer { origin: Origin::Cloud, payload: head, now, news };
+        self.lists.jobs.send(ListJob::Head(offer)).await.map_err(|_| StoreError::Closed)?;
+        heard.recv().await.map(|news| news.outcome).ok_or(StoreError::Closed)
+    }
+
+    /// At most so many entries of the list that decides, in order of their UIDs.
+    pub async fn entries_after(&self, after: Option<Uid>, most: usize) -> Result<Page, StoreError> {
+        self.lookup.run(move |lookup| lookup.page(after, most)).await?
     }
 
     /// The records after `after`, as many as fit a batch; `None` where there are none.
@@ -305,6 +324,7 @@ impl Store {
 
     /// Lets what was asked before finish, then closes all files and releases the lock.
     pub async fn close(self) {
+        self.lists.stop().await;
         self.gateway.stop().await;
         self.lookup.stop().await;
         self.ledger.stop().await;

@@ -23,7 +23,7 @@ use crate::io::store::lookup::Lookup;
 use crate::io::store::notebook::Notebook;
 use crate::io::store::salvage::Remains;
 use crate::io::store::worker::Worker;
-use crate::io::store::{Store, overrides};
+use crate::io::store::{Store, lists, overrides};
 
 /// What the store must know of this start.
 #[derive(Clone, Copy, Debug)]
@@ -167,7 +167,8 @@ fn start(
     };
     let gateway = Worker::start("store-gateway", gateway, Arc::clone(lock))?;
     let ledger = Worker::start("store-ledger", ledger, Arc::clone(lock))?;
-    Ok(Store { ledger, gateway, lookup })
+    let lists = lists::start(files.clone(), gateway.clone(), Arc::clone(lock))?;
+    Ok(Store { ledger, gateway, lookup, lists })
 }
 
 struct Salvage<'a> {
@@ -218,7 +219,8 @@ impl Salvage<'_> {
                 saved.map_err(|e| Fault::Sqlite(e).at("write", &self.files.gateway))?;
             }
             let (allowlist, issued_at) = (found.allowlist, found.issued_at);
-            let current = Current { generation, allowlist, issued_at, arrived };
+            let parts = found.parts;
+            let current = Current { generation, allowlist, issued_at, arrived, parts };
             return Ok(Some((current, found.connection)));
         }
         Ok(None)

@@ -20,7 +20,7 @@ pub(super) const GATEWAY: Schema = Schema {
 pub(super) const ALLOWLIST_APPLICATION_ID: i64 = 0x7467_616c; // "tgal"
 
 /// The form of an allowlist file.
-pub(super) const ALLOWLIST_VERSION: i64 = 1;
+pub(super) const ALLOWLIST_VERSION: i64 = 2;
 
 /// `floor` is the lowest sequence number that is kept, `floor_hash` the hash before it.
 /// `newest` is the newest record's stamp, `allowlist` the identity of the one recorded last. In
@@ -129,7 +129,8 @@ CREATE TABLE shown_station (
 ) STRICT;
 ";
 
-/// Entries are kept as the canonical bytes that the digest covers.
+/// Entries are kept as the canonical bytes that the digest covers, in order of their UIDs. A key of
+/// `badge` is the first bits of the badge's hash and then its entry's ordinal.
 pub(super) const ALLOWLIST: &str = "
 CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -140,10 +141,23 @@ CREATE TABLE head (
     issued_at INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE part (
+    position INTEGER PRIMARY KEY,
+    sha256 TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE entry (
-    uid BLOB PRIMARY KEY,
-    badge TEXT NOT NULL UNIQUE,
-    usable INTEGER NOT NULL,
+    ordinal INTEGER PRIMARY KEY,
     canonical BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE uid (
+    uid BLOB PRIMARY KEY,
+    ordinal INTEGER NOT NULL,
+    usable INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE badge (
+    key INTEGER PRIMARY KEY
+) STRICT;
 ";

@@ -24,7 +24,7 @@ fn with(name: &str, value: &str) -> Value {
 
 #[test]
 fn an_entry_is_read_as_the_contract_says() {
-    let (uid, entry, _) = judge(ANNA).expect("a good entry");
+    let (uid, entry, _) = judge(ANNA.as_bytes()).expect("a good entry");
 
     assert_eq!(uid, Uid::new(&[0x04, 0xA2, 0xB3, 0xC4]).expect("four bytes"));
     assert_eq!(
@@ -41,13 +41,13 @@ fn an_entry_is_read_as_the_contract_says() {
         }
     );
     assert!(is_usable(&entry));
-    let (_, entry, _) = judge(BORIS).expect("unknown members have no effect");
+    let (_, entry, _) = judge(BORIS.as_bytes()).expect("unknown members have no effect");
     assert!(entry.blocked && !is_usable(&entry));
 }
 
 #[test]
 fn digests_are_those_of_an_independent_implementation() {
-    let hash = |raw| entry_hash(&judge(raw).expect("good").2);
+    let hash = |raw| entry_hash(&judge(raw.as_bytes()).expect("good").2);
     let mut both = ListDigest::default();
     both.add(&hash(BORIS));
     both.add(&hash(ANNA));
@@ -94,14 +94,14 @@ fn an_entry_needs_every_required_member() {
         assert_eq!(parse_entry(&entry), Err(BadField { field }));
     }
     let optional = r#"{"badge":"b","uid":"04A2B3C4","user":"u","origin":"issued","status":"active","grants":[]}"#;
-    assert!(judge(optional).is_ok());
+    assert!(judge(optional.as_bytes()).is_ok());
 }
 
 #[test]
 fn an_entry_that_is_not_strict_is_bad() {
     let json = BadField { field: "json" };
     for raw in ["[]", r#"{"badge":"a","badge":"a"}"#, r#"{"x":1.5}"#] {
-        assert_eq!(judge(raw).expect_err("not strict"), json, "{raw}");
+        assert_eq!(judge(raw.as_bytes()).expect_err("not strict"), json, "{raw}");
     }
 }
 
