@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use tapgate::core::badge::Uid;
 use tapgate::core::time::{Stamp, Uptime, Wall};
 use tapgate::io::store::{ApplyOutcome, Opening, Store};
-use tapgate::protocol::allowlist::{Head, ListDigest, entry_hash, judge};
+use tapgate::protocol::allowlist::{ListDigest, entry_hash, judge};
 
 pub(crate) const BADGES: u32 = 100_000;
 
@@ -40,7 +40,7 @@ pub(crate) fn fill(folder: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-fn head() -> anyhow::Result<Head> {
+fn head() -> anyhow::Result<Vec<u8>> {
     let entry = |number: u32| {
         format!(
             r#"{{"badge":"b-{number}","uid":"{}","user":"u-{number}","origin":"issued","status":"active","grants":["group:laundry","place:P-{number}"]}}"#,
@@ -50,7 +50,8 @@ fn head() -> anyhow::Result<Head> {
     let entries: Vec<String> = (0..BADGES).map(entry).collect();
     let mut hashes = Vec::new();
     for raw in &entries {
-        let (uid, _, canonical) = judge(raw).map_err(|bad| anyhow::anyhow!("bad {}", bad.field))?;
+        let (uid, _, canonical) =
+            judge(raw.as_bytes()).map_err(|bad| anyhow::anyhow!("bad {}", bad.field))?;
         hashes.push((uid.as_bytes().to_vec(), entry_hash(&canonical)));
     }
     hashes.sort();
@@ -61,5 +62,5 @@ fn head() -> anyhow::Result<Head> {
         digest.finish(),
         entries.join(",")
     );
-    Head::parse(json.as_bytes()).context("the head is good")
+    Ok(json.into_bytes())
 }

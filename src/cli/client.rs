@@ -44,7 +44,7 @@ pub(super) fn ask<T>(
 }
 
 /// A file with errors still names the socket: the daemon runs on what it said before.
-fn socket_of(config_file: &Path) -> Result<PathBuf, ExitCode> {
+pub(super) fn socket_of(config_file: &Path) -> Result<PathBuf, ExitCode> {
     let errors = match config::load(config_file) {
         Ok(config) => return Ok(config.control_socket),
         Err(errors) => errors,

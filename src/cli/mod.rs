@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod allowlist;
 mod badge;
 mod bus;
 mod check;
@@ -74,6 +75,12 @@ enum Command {
     Doctor {
         #[command(flatten)]
         format: Format,
+    },
+    /// Show, import and export the allowlist
+    #[command(after_help = "Example:\n  tapgate allowlist status")]
+    Allowlist {
+        #[command(subcommand)]
+        command: allowlist::AllowlistCommand,
     },
     /// Look at a bus, read and write points by hand
     #[command(after_help = "Example:\n  tapgate bus scan laundry --units 1-32")]
@@ -262,6 +269,7 @@ pub fn main() -> ExitCode {
         Command::Check { file, format } => check::run(&file.unwrap_or(config), format.json),
         Command::Status { format } => status::run(&config, format.json),
         Command::Doctor { format } => doctor::run(&config, format.json),
+        Command::Allowlist { command } => allowlist::run(&config, &command),
         Command::Bus { command } => bus::run(&config, command),
         Command::Meter { command: MeterCommand::Read { station, format } } => {
             meter::read(&config, station.as_deref(), format.json)

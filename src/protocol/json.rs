@@ -198,7 +198,7 @@ mod tests {
         let controls: String = (1..0x20_u8).map(char::from).collect();
         let controls = serde_json::to_string(&controls).expect("a string");
         let texts = [
-            r#"{ "b" : [ 1, -2, 9007199254740991 ], "a" : {"\u00e9":null, "é":true, "e":"\/\"\\"} }"#,
+            r#"{ "b" : [ 1, -2, 9007199254740991 ], "a" : {"\u00e9":null, "è":true, "e":"\/\"\\"} }"#,
             r#"{"\u20ac":1,"\ufb33":3,"\ud83d\ude00":5,"\n\t\b\f\r":"\u007f"}"#,
             "{\"\u{1F600}\":1,\"\u{FB33}\":2,\"zz\":{\"y\":[],\"x\":{}}}",
             &format!("{{\"c\":{controls},\"del\":\"\u{7f}\",\"ß\":\"\u{FFFD}\"}}"),

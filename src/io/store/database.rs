@@ -71,11 +71,6 @@ pub(super) fn check(connection: &Connection) -> Result<(), Fault> {
     verdict(connection, "PRAGMA quick_check(1)")
 }
 
-/// The same, and whether each index has exactly the rows of its table.
-pub(super) fn check_with_indexes(connection: &Connection) -> Result<(), Fault> {
-    verdict(connection, "PRAGMA integrity_check(1)")
-}
-
 fn verdict(connection: &Connection, check: &str) -> Result<(), Fault> {
     let verdict: String = connection.query_row(check, [], |row| row.get(0))?;
     if verdict == "ok" { Ok(()) } else { Err(Fault::Damaged(verdict)) }

@@ -47,7 +47,7 @@ fn an_entry_is_read_as_the_contract_says() {
 
 #[test]
 fn digests_are_those_of_an_independent_implementation() {
-    let hash = |raw| entry_hash(&judge(raw.as_bytes()).expect("good").2);
+    let hash = |raw: &str| entry_hash(&judge(raw.as_bytes()).expect("good").2);
     let mut both = ListDigest::default();
     both.add(&hash(BORIS));
     both.add(&hash(ANNA));

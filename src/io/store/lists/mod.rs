@@ -387,8 +387,7 @@ impl Lists {
             self.refused = Some((taking.fingerprint, refusal.clone()));
         }
         let outcome = refused(Some(version), refusal, taking.current.clone());
-        tell(&taking.offer, outcome);
-        taking.discard();
+        tell(&taking.discard(), outcome);
     }
 
     fn standing(&self) -> Result<Standing, StoreError> {

@@ -280,8 +280,9 @@ impl Taking {
     }
 
     /// Throws away what was built; what was pulled stays for the next head.
-    pub(super) fn discard(mut self) {
+    pub(super) fn discard(mut self) -> Offer {
         self.discard_builder();
+        self.offer
     }
 
     fn discard_builder(&mut self) {

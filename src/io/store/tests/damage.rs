@@ -26,7 +26,7 @@ fn ruin(path: &Path, from: usize, length: usize) {
 async fn furnished(place: &Place) -> Recovered {
     let (store, recovered) = place.open();
     store.commit(vec![at(2, started()), at(2, commissioned(1000))]).await.expect("recorded");
-    apply(&store, head_of(1, &[ANNA], "")).await;
+    apply(&store, head_of(1, &[ANNA])).await;
     store.take_out_of_service("dryer-1".into(), Some("belt".into())).await.expect("marked");
     store.next_connection().await.expect("counted");
     store.close().await;
@@ -111,7 +111,7 @@ async fn a_damaged_allowlist_leaves_the_one_before_it_deciding() {
     let place = Place::new();
     furnished(&place).await;
     let (store, _) = place.open();
-    apply(&store, head_of(2, &[ANNA], "")).await;
+    apply(&store, head_of(2, &[ANNA])).await;
     store.close().await;
     let newest = place.beside("tapgate-allowlist-2.db");
     let position = fs::read(&newest)

@@ -5,6 +5,7 @@ mod damage;
 mod epochs;
 mod exchange;
 mod ledger;
+mod lists;
 
 use std::path::{Path, PathBuf};
 
