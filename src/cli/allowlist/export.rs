@@ -24,7 +24,7 @@ pub(super) fn to_output(daemon: &Daemon) -> Result<ExitCode, ExitCode> {
         } else {
             let mut text = head_of(head).to_string();
             text.pop();
-            write!(output, "{text},\"entries\":[\n")?;
+            writeln!(output, "{text},\"entries\":[")?;
             opened = true;
         }
         output.write_all(entry.as_bytes())

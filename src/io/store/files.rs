@@ -1,7 +1,8 @@
 //! Where the store's files lie, and what is done with whole files.
 //!
 //! For `[storage] path` `/var/lib/tapgate/tapgate.db`, beside it: `tapgate-gateway.db`,
-//! `tapgate-allowlist-N.db`, `tapgate-allowlist.parts/`, `tapgate.lock`. What is damaged is renamed, never deleted.
+//! `tapgate-allowlist-N.db`, `tapgate-allowlist.parts/`, `tapgate.lock`. What is damaged is
+//! renamed, never deleted.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;

@@ -1,7 +1,8 @@
 //! The durable store: ledger, open sessions, meters, allowlist and the gateway's own state.
 //!
 //! Four threads: one writes the ledger, one looks badges up and never waits for a disk sync, one
-//! keeps the gateway's state, one takes allowlists and lets all others go first. `Ok` of anything that writes means that it survives a power cut; an error means that nothing changed.
+//! keeps the gateway's state, one takes allowlists and lets all others go first. `Ok` of anything
+//! that writes means that it survives a power cut; an error means that nothing changed.
 
 mod accounts;
 mod apply;
