@@ -21,8 +21,16 @@ pub(super) fn ask<T>(
     request: &Request,
     answer: impl FnOnce(Reply) -> Option<T>,
 ) -> Result<T, ExitCode> {
-    let socket = socket_of(config_file)?;
-    let reply = converse(&socket, request).map_err(|error| explain(&socket, &error))?;
+    ask_at(&socket_of(config_file)?, request, answer)
+}
+
+/// The same, for a command that asks often and knows the socket.
+pub(super) fn ask_at<T>(
+    socket: &Path,
+    request: &Request,
+    answer: impl FnOnce(Reply) -> Option<T>,
+) -> Result<T, ExitCode> {
+    let reply = converse(socket, request).map_err(|error| explain(socket, &error))?;
     let refused = match &reply {
         Reply::Error(why) => Some((why, EXIT_FAILURE)),
         Reply::Unknown(why) => Some((why, EXIT_USAGE)),
@@ -34,7 +42,8 @@ pub(super) fn ask<T>(
         | Reply::Done(_)
         | Reply::Badge(_)
         | Reply::Readers(_)
-        | Reply::Taps(_) => None,
+        | Reply::Taps(_)
+        | Reply::List(_) => None,
     };
     if let Some((why, code)) = refused {
         eprintln!("tapgate: {why}");
@@ -123,7 +132,7 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), ExitCode> 
 }
 
 /// An answer that is not one to the request.
-fn out_of_step() -> ExitCode {
+pub(super) fn out_of_step() -> ExitCode {
     eprintln!("tapgate: the daemon answers something else; restart it, it may be an older version");
     ExitCode::from(EXIT_FAILURE)
 }

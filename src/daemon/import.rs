@@ -108,7 +108,7 @@ impl Daemon {
         let now = self.clock.now();
         let blocks = match self.store.local_blocks().await {
             Ok(blocks) => blocks.len() as u64,
-            Err(error) => return Reply::Error(format!("the store does not answer: {error}")),
+            Err(error) => return Reply::Storage(error.to_string()),
         };
         let status = ListStatus {
             allowlist: self.gateway.allowlist().map(status_of),
@@ -142,7 +142,7 @@ impl Daemon {
                 });
                 Reply::List(ListReply::Entries(EntryPage { head, entries, last }))
             }
-            Err(error) => Reply::Error(error.to_string()),
+            Err(error) => Reply::Storage(error.to_string()),
         }
     }
 }

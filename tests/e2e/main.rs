@@ -18,6 +18,7 @@ mod lists;
 mod maintenance;
 #[path = "../support/modbus_peer.rs"]
 mod modbus_peer;
+mod parts;
 mod people;
 mod reload;
 mod restart;

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Daemon, out_of_step};
+use super::Daemon;
+use crate::cli::client::out_of_step;
 use crate::daemon::EXIT_FAILURE;
 use crate::protocol::allowlist::MAX_PART_BYTES;
 use crate::protocol::lists::{ListReply, ListRequest, PageHead};

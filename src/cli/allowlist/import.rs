@@ -14,7 +14,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Daemon, out_of_step};
+use super::Daemon;
+use crate::cli::client::out_of_step;
 use crate::daemon::{EXIT_FAILURE, EXIT_PERMISSION, EXIT_STORAGE};
 use crate::protocol::allowlist::MAX_CHUNK_BYTES;
 use crate::protocol::cloud::PartRequest;
@@ -33,7 +34,10 @@ pub(super) fn run(daemon: &Daemon, file: &Path, json: bool) -> Result<ExitCode, 
         match daemon.ask(ListRequest::Import { head: files.head.clone() })? {
             ListReply::Begun { import } => break import,
             ListReply::Busy => std::thread::sleep(PAUSE),
-            _ => return Err(out_of_step()),
+            ListReply::Status(_)
+            | ListReply::Entries(_)
+            | ListReply::Import(_)
+            | ListReply::Taken => return Err(out_of_step()),
         }
     };
     loop {

@@ -69,27 +69,15 @@ impl Daemon {
     }
 
     fn ask(&self, ask: ListRequest) -> Result<ListReply, ExitCode> {
-        let reply = client::converse(&self.socket, &Request::Allowlist { ask })
-            .map_err(|error| client::explain(&self.socket, &error))?;
-        match reply {
-            Reply::List(reply) => Ok(reply),
-            Reply::Error(why) => {
-                eprintln!("tapgate: {why}");
-                Err(ExitCode::from(EXIT_FAILURE))
-            }
-            _ => Err(out_of_step()),
-        }
+        client::ask_at(&self.socket, &Request::Allowlist { ask }, |reply| {
+            if let Reply::List(reply) = reply { Some(reply) } else { None }
+        })
     }
-}
-
-fn out_of_step() -> ExitCode {
-    eprintln!("tapgate: the daemon answers something else; restart it, it may be an older version");
-    ExitCode::from(EXIT_FAILURE)
 }
 
 fn status(daemon: &Daemon, json: bool) -> Result<ExitCode, ExitCode> {
     let ListReply::Status(status) = daemon.ask(ListRequest::Status {})? else {
-        return Err(out_of_step());
+        return Err(client::out_of_step());
     };
     if json {
         println!("{}", serde_json::to_string_pretty(&status).expect("plain JSON"));

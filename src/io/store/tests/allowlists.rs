@@ -104,7 +104,7 @@ async fn badges_are_listed_a_page_at_a_time_with_their_blocks_and_without_their_
     assert_eq!(store.badge_page(None, 3).await, Ok(Vec::new()));
     let badges: Vec<String> = (0..8).map(badge).collect();
     let badges: Vec<&str> = badges.iter().map(String::as_str).collect();
-    apply(&store, head_of(1, &badges, "")).await;
+    apply(&store, head_of(1, &badges)).await;
     let blocked = Uid::new(&[4, 0, 0, 5]).expect("four bytes");
     store.block_badge(blocked, Some("b-5".into()), "a technician".into()).await.expect("blocked");
 
