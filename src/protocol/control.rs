@@ -10,8 +10,8 @@ use crate::core::time::Wall;
 use crate::core::view::StationView;
 pub use crate::protocol::badges::{BadgeReply, BadgeRequest, ReadersReport, Taps};
 pub use crate::protocol::field::{BusAnswer, BusFailure, BusOrder, FailureKind, StationTest};
-pub use crate::protocol::maintenance::{Maintenance, NOTE_MAX_CHARS};
 use crate::protocol::lists::{ListReply, ListRequest, MAX_IMPORT_HEAD_BYTES};
+pub use crate::protocol::maintenance::{Maintenance, NOTE_MAX_CHARS};
 
 /// Longest request line: the head of a list that is imported, with its quotes escaped.
 pub const REQUEST_MAX_BYTES: usize = 2 * MAX_IMPORT_HEAD_BYTES;
@@ -45,6 +45,7 @@ pub enum Request {
     Maintenance {
         /// What.
         order: Maintenance,
+    },
     /// About the allowlist.
     Allowlist {
         /// What.

@@ -6,5 +6,5 @@ pub mod cloud;
 pub mod control;
 pub mod field;
 pub mod json;
-pub mod maintenance;
 pub mod lists;
+pub mod maintenance;

@@ -212,10 +212,16 @@ impl Lists {
                 Next::Closed => return None,
                 Next::Nothing => {}
             }
+            self.show();
             self.go_on();
-            let taken = self.taking.as_ref().map(Taking::taken);
-            *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = taken;
+            self.show();
         }
+    }
+
+    /// Lets others see what is being taken.
+    fn show(&self) {
+        let taken = self.taking.as_ref().map(Taking::taken);
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = taken;
     }
 
     /// The next job; while there is something else to do, only one that waits already.
