@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 
-use crate::config::{Cloud, Storage};
+use crate::config::{Cloud, Config, Storage};
 use crate::core::event::Step;
 use crate::core::gateway::{Gateway, Startup};
 use crate::core::ledger::EpochReason;
@@ -51,13 +51,7 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
     let clock = Clock::new(recovered.boot, trusted);
     let signed = config.cloud.as_ref().is_some_and(|cloud| !cloud.trusted_keys.is_empty());
     let floor = clock_floor(&recovered, signed);
-    let settings = Settings {
-        gateway_id: config.gateway_id.clone(),
-        broker: config.cloud.as_ref().map(Cloud::endpoint),
-        report_unknown_uids: config.cloud.as_ref().is_some_and(|cloud| cloud.report_unknown_uids),
-        retention: config.storage.retention,
-        wiring: config.wiring.clone(),
-    };
+    let settings = settings_of(&config);
     let mut watch = Watch::new(config.wiring.readers.iter().map(|reader| reader.reader.clone()));
     watch.note_damaged(&recovered.damaged);
     let (field_sender, field_events) = mpsc::channel(FIELD_EVENTS);
@@ -113,6 +107,16 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
     };
     daemon.begin(step, &recovered).await;
     Ok(daemon)
+}
+
+fn settings_of(config: &Config) -> Settings {
+    Settings {
+        gateway_id: config.gateway_id.clone(),
+        broker: config.cloud.as_ref().map(Cloud::endpoint),
+        report_unknown_uids: config.cloud.as_ref().is_some_and(|cloud| cloud.report_unknown_uids),
+        retention: config.storage.retention,
+        wiring: config.wiring.clone(),
+    }
 }
 
 impl Daemon {
