@@ -122,6 +122,7 @@ impl StationReader<'_, '_> {
             meter_resolution_wh: 1,
             meter_tells_power: true,
             has_button: section.has("button"),
+            has_lamp: lamp.is_some(),
             has_feedback: feedback.is_some(),
             has_vehicle_state: power.has_vehicle_state,
             last_start: self.last_start(opening_hours.is_some()),

@@ -114,7 +114,8 @@ impl Gateway {
         let stations = self.stations.iter().filter_map(Station::next_timeout);
         let windows = self.readers.iter().filter_map(Reader::next_timeout);
         let unsaved = self.retry_unsaved_at.map(|at| (at, "records to save again"));
-        stations.chain(windows).chain(unsaved).min()
+        let lamps = self.stations.iter().filter_map(|station| station.lamp.next_timeout());
+        stations.chain(windows).chain(unsaved).chain(lamps).min()
     }
 
     /// The step could not be committed: what it would have started is denied, what it ended stays
@@ -185,6 +186,7 @@ impl Gateway {
         for station in &mut self.stations {
             station.publish_change(&mut turn);
         }
+        self.light_lamps(&mut turn);
         let (refused, resume_after) = turn.end();
         self.resume_after = resume_after;
         for reader in self.readers.iter_mut().filter(|r| refused.contains(&r.plan.id)) {

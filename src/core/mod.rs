@@ -23,6 +23,7 @@ pub mod explain;
 mod flow;
 pub mod gateway;
 pub mod ids;
+mod lamps;
 pub mod ledger;
 mod loose;
 pub mod memo;

@@ -190,7 +190,6 @@ impl Station {
         }
         self.switch.retry_at = None;
         turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Running));
-        turn.command(Command::SetLamp(self.plan.id.clone(), true));
     }
 
     /// Whether it is worth waiting for the first reading since the start.
@@ -258,7 +257,6 @@ impl Station {
         session.phase = Phase::Closing { attempts: 1, retry_at };
         turn.command(Command::CloseSwitch(self.plan.id.clone()));
         turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Running));
-        turn.command(Command::SetLamp(self.plan.id.clone(), true));
     }
 
     /// When [`resume_if_due`](Station::resume_if_due) has something to decide.

@@ -146,6 +146,8 @@ pub struct Station {
     pub meter_tells_power: bool,
     /// Whether the station has a button of its own.
     pub has_button: bool,
+    /// Whether it has a lamp.
+    pub has_lamp: bool,
     /// Whether a contactor feedback input is wired.
     pub has_feedback: bool,
     /// Whether it tells if a car is plugged in.

@@ -82,7 +82,6 @@ impl Station {
         if let Some(reader) = pending.reader {
             turn.command(Command::ShowFeedback(reader, Feedback::Granted));
         }
-        turn.command(Command::SetLamp(self.plan.id.clone(), true));
     }
 
     /// What has come between the grant and its start register.

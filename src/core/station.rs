@@ -12,6 +12,7 @@ use crate::core::access::Denial;
 use crate::core::badge::{Technology, Uid};
 use crate::core::event::{Command, Feedback, Notice, Pace, Step};
 use crate::core::ids::{BadgeId, ReaderId, SessionId, UserId};
+use crate::core::lamps::Lamp;
 use crate::core::ledger::{
     Authority, EndReason, Fact, Quality, Record, SessionEnd, SwitchPosition,
 };
@@ -102,6 +103,7 @@ pub(super) struct Station {
     pub(super) register_before_outage: Option<i64>,
     /// What was last published.
     pub(super) shown: Option<Shown>,
+    pub(super) lamp: Lamp,
 }
 
 /// A station's public state as it was last published.
@@ -246,6 +248,7 @@ impl Station {
             plan_after_start: Plan::GoOn,
             register_before_outage: None,
             shown: None,
+            lamp: Lamp::default(),
         }
     }
 
@@ -348,7 +351,6 @@ impl Station {
         };
         self.finish(reason, register_wh, turn);
         turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Idle));
-        turn.command(Command::SetLamp(self.plan.id.clone(), false));
         if !opened {
             return self.declare_fault(Fault::SwitchStuck, turn);
         }

@@ -32,6 +32,8 @@ pub(super) struct Reader {
 struct Window {
     tap: Tap,
     until: Uptime,
+    /// Whose buttons count.
+    stations: Vec<StationId>,
 }
 
 /// What a tap means.
@@ -73,6 +75,11 @@ impl Reader {
         if self.window.take().is_some() {
             turn.command(Command::WatchButtons(self.plan.id.clone(), Vec::new()));
         }
+    }
+
+    /// The stations whose buttons count now.
+    pub(super) fn choosable(&self) -> &[StationId] {
+        self.window.as_ref().map_or(&[], |window| &window.stations)
     }
 
     /// Nobody presses on the account of a badge that was blocked meanwhile.
@@ -303,7 +310,8 @@ impl Gateway {
             Decision::AwaitButton(stations) => {
                 let Some(reader) = self.reader_mut(&tap.reader) else { return };
                 let until = turn.uptime() + reader.plan.selection_timeout;
-                reader.window = Some(Window { tap: tap.clone(), until });
+                let choice = stations.clone();
+                reader.window = Some(Window { tap: tap.clone(), until, stations: choice });
                 turn.command(Command::WatchButtons(tap.reader.clone(), stations));
                 turn.command(Command::ShowFeedback(tap.reader.clone(), Feedback::SelectStation));
             }

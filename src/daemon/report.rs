@@ -133,6 +133,7 @@ impl Daemon {
 
     pub(super) fn on_reader_found(&self, reader: &ReaderId, name: &str) {
         tracing::info!(reader = reader.as_str(), "reader is ready: {name}");
+        self.pcsc.greet(reader);
         self.send_event(EventBody::ReaderBack { reader: reader.clone() });
     }
 

@@ -9,6 +9,7 @@ mod access;
 mod decision;
 mod faults;
 mod finishing;
+mod lamps;
 mod metering;
 mod orders;
 mod outages;

@@ -100,6 +100,7 @@ fn a_disk_that_stays_full_keeps_the_machine_running() {
 fn session_killed_after(effects: usize, slots: bool) -> bool {
     let mut plan = charger();
     plan.rules.idle_after = Some(seconds(60));
+    plan.has_lamp = true;
     let mut site = single(plan);
     site.policy.slots = slots;
     let mut world = World::new(site);

@@ -11,6 +11,7 @@
 
 mod binding;
 mod card;
+mod direct;
 mod edge;
 mod feedback;
 mod inventory;
@@ -180,6 +181,13 @@ impl Pcsc {
     pub fn show(&self, reader: &ReaderId, feedback: Feedback) {
         if let Some(lane) = self.lanes.get(reader) {
             lane.show(feedback);
+        }
+    }
+
+    /// Tells a reader that was just found how to behave. Best effort, as [`Pcsc::show`].
+    pub fn greet(&self, reader: &ReaderId) {
+        if let Some(lane) = self.lanes.get(reader) {
+            lane.greet();
         }
     }
 

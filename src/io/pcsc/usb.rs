@@ -4,11 +4,11 @@ use std::ffi::CStr;
 use std::fs;
 use std::path::Path;
 
-use pcsc::{Attribute, Context, Protocols, ShareMode};
+use pcsc::{Attribute, Context};
 use tracing::debug;
 
 use super::binding::PresentReader;
-use super::card::Connection;
+use super::direct::{DirectReader, connect_directly};
 
 /// Where the kernel lists USB devices; the directory's name is the port path.
 const USB_DEVICES: &str = "/sys/bus/usb/devices";
@@ -27,18 +27,21 @@ pub(super) fn describe(context: &Context, name: &CStr, attributes: bool) -> Pres
 
 /// Serial number and USB port from the driver, without a card.
 fn ask(context: &Context, name: &CStr) -> (Option<String>, Option<String>) {
-    let card = match context.connect(name, ShareMode::Direct, Protocols::UNDEFINED) {
-        Ok(card) => Connection::new(card),
+    match connect_directly(context, name) {
+        Ok(reader) => attributes_of(&reader, Path::new(USB_DEVICES)),
         Err(error) => {
             debug!(reader = %name.to_string_lossy(), %error, "reader attributes not readable");
-            return (None, None);
+            (None, None)
         }
-    };
-    let attribute = |which| card.get_attribute_owned(which).ok();
-    let serial = attribute(Attribute::VendorIfdSerialNo).and_then(|raw| text(&raw));
-    let port = attribute(Attribute::ChannelId)
+    }
+}
+
+fn attributes_of(reader: &impl DirectReader, devices: &Path) -> (Option<String>, Option<String>) {
+    let serial = reader.attribute(Attribute::VendorIfdSerialNo).and_then(|raw| text(&raw));
+    let port = reader
+        .attribute(Attribute::ChannelId)
         .and_then(|raw| bus_and_address(&raw))
-        .and_then(|(bus, address)| port_path(Path::new(USB_DEVICES), bus, address));
+        .and_then(|(bus, address)| port_path(devices, bus, address));
     (serial, port)
 }
 
@@ -78,6 +81,7 @@ fn serial_in_name(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::pcsc::direct::recorded::Recorded;
 
     #[test]
     fn finds_the_serial_number_in_the_name() {
@@ -106,6 +110,12 @@ mod tests {
         }
         fs::create_dir(devices.path().join("1-1:1.0")).expect("an interface");
 
+        let recorded = Recorded::telling(b"RR171-004512\0", 0x0020_010A);
+        assert_eq!(
+            attributes_of(&recorded, devices.path()),
+            (Some("RR171-004512".into()), Some("1-1.2".into()))
+        );
+        assert_eq!(attributes_of(&Recorded::default(), devices.path()), (None, None));
         assert_eq!(port_path(devices.path(), 1, 10).as_deref(), Some("1-1.2"));
         assert_eq!(port_path(devices.path(), 1, 11), None);
         assert_eq!(port_path(Path::new("/nowhere"), 1, 10), None);

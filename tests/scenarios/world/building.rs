@@ -79,6 +79,7 @@ pub fn station(id: &str, kind: StationKind) -> Station {
         meter_resolution_wh: 1,
         meter_tells_power: true,
         has_button: false,
+        has_lamp: false,
         has_feedback: false,
         has_vehicle_state: false,
         opening_hours: None,

@@ -37,6 +37,8 @@ pub struct World {
     pub notices: Vec<Notice>,
     /// Buttons that are watched.
     pub watched: Vec<StationId>,
+    /// What lamps were set to, in order.
+    pub lamps: Vec<(StationId, bool)>,
     /// Effects (a commit, a command) until the daemon is killed.
     pub kill_after: Option<usize>,
     /// What it dies of.
@@ -92,6 +94,7 @@ impl World {
             shown: Vec::new(),
             notices: Vec::new(),
             watched: Vec::new(),
+            lamps: Vec::new(),
             kill_after: None,
             death: Death::Daemon,
             cuts_under_load: 0,
@@ -392,7 +395,7 @@ impl World {
                 plant.next_read = plant.next_read.min(now + plant.pace_ms());
             }
             Command::WatchButtons(_, stations) => self.watched = stations,
-            Command::SetLamp(..) => {}
+            Command::SetLamp(id, on) => self.lamps.push((id, on)),
             Command::ShowFeedback(_, feedback) => self.shown.push(feedback),
             Command::Notify(notice) => self.notices.push(notice),
             Command::PublishStation(id) => {
