@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::health::{Pulse, Silence, UnitHealth, UnitState};
+use super::health::{self, Pulse, Silence, UnitHealth, UnitState};
 use super::link::Link;
 use super::plan::{BusPlan, SwitchPlan};
 use super::points::Parked;
@@ -224,12 +224,9 @@ impl Line {
         if let Some((duty, true)) = duty {
             return Turn::Duty(duty);
         }
-        let silent = |unit: &&usize| self.units[**unit].pulse.state == UnitState::Down;
-        let askable = |unit: &usize| self.units[*unit].pulse.askable_at(self.silence);
-        let probes: Vec<usize> = (0..self.units.len()).collect();
-        let probe = probes.iter().filter(silent).min_by_key(|unit| askable(unit)).copied();
-        let probe = probe.filter(|_| !self.unreachable);
-        if let Some(unit) = probe.filter(|unit| askable(unit) <= now) {
+        let pulses = self.units.iter().map(|unit| &unit.pulse);
+        let probe = health::next_probe(pulses, self.silence, now).filter(|_| !self.unreachable);
+        if let Some((unit, _)) = probe.filter(|(_, at)| *at <= now) {
             return Turn::Probe(unit);
         }
         let mut orders = self.inbox.orders();
@@ -248,7 +245,7 @@ impl Line {
         }
         let wakes = [
             self.schedule.next_due(ready),
-            probe.as_ref().map(askable),
+            probe.map(|(_, at)| at),
             self.link.retry_at(),
             orders.next_due(),
             visitor,

@@ -125,6 +125,12 @@ impl Pulse {
         }
     }
 
+    /// Who of several comes first: the one that was asked in vain less often, since that may have
+    /// been the line, then the one whose turn it has been for longest.
+    fn turn(&self) -> (usize, Instant) {
+        ((self.failures as usize).min(BACKOFF_S.len()), self.retry_at)
+    }
+
     /// It answered.
     pub(super) fn answered(&mut self, now: Instant) -> Option<Change> {
         let back = self.state == UnitState::Down;
@@ -158,6 +164,18 @@ impl Pulse {
     }
 }
 
+/// The unit that is down and is to be asked next, by its index, and from when on.
+pub(super) fn next_probe<'p>(
+    pulses: impl Iterator<Item = &'p Pulse>,
+    silence: Silence,
+    now: Instant,
+) -> Option<(usize, Instant)> {
+    let down = pulses.enumerate().filter(|(_, pulse)| pulse.state == UnitState::Down);
+    let at = |pulse: &Pulse| pulse.askable_at(silence).max(now);
+    let next = down.min_by_key(|(_, pulse)| (at(pulse), pulse.turn()));
+    next.map(|(unit, pulse)| (unit, at(pulse)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +201,64 @@ mod tests {
 
         assert!(timeouts.windows(2).all(|pair| pair[1] - pair[0] >= 10), "{timeouts:?}");
         assert!(timeouts.len() >= 25, "dead units are still probed: {timeouts:?}");
+    }
+
+    /// Who is probed in so many seconds, and when, while nobody answers.
+    fn probed(
+        units: &mut [Pulse],
+        silence: &mut Silence,
+        start: Instant,
+        seconds: u64,
+    ) -> Vec<(usize, u64)> {
+        let mut probed = Vec::new();
+        for second in 0..seconds {
+            let now = start + Duration::from_secs(second);
+            let next = next_probe(units.iter(), *silence, now);
+            if let Some((unit, _)) = next.filter(|(_, at)| *at <= now) {
+                units[unit].failed(now, silence);
+                probed.push((unit, second));
+            }
+        }
+        probed
+    }
+
+    fn down(units: &mut [Pulse], silence: &mut Silence, now: Instant) {
+        for unit in units {
+            unit.failed(now, silence);
+            unit.failed(now, silence);
+        }
+    }
+
+    #[test]
+    fn every_silent_unit_is_probed_in_turn_however_many_there_are() {
+        let start = Instant::now();
+        let mut silence = Silence::new(start);
+        let mut units = vec![Pulse::new(start); 8];
+        down(&mut units, &mut silence, start);
+
+        let probed = probed(&mut units, &mut silence, start, 600);
+
+        for unit in 0..units.len() {
+            let turns: Vec<u64> =
+                probed.iter().filter(|(who, _)| *who == unit).map(|(_, second)| *second).collect();
+            assert!(turns.windows(2).all(|pair| pair[1] - pair[0] <= 90), "{unit}: {turns:?}");
+            assert!(turns.len() >= 6, "{unit}: {turns:?}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_just_fell_silent_is_probed_before_those_long_dead() {
+        let start = Instant::now();
+        let mut silence = Silence::new(start);
+        let mut units = vec![Pulse::new(start); 8];
+        down(&mut units[..7], &mut silence, start);
+        probed(&mut units, &mut silence, start, 600);
+
+        let later = start + Duration::from_secs(600);
+        down(&mut units[7..], &mut silence, later);
+        let next = probed(&mut units, &mut silence, later, 12);
+
+        assert_eq!(next.first().map(|(unit, _)| *unit), Some(7), "{next:?}");
     }
 
     #[test]
