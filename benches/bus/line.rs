@@ -12,17 +12,26 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 /// Start bit, eight data bits, parity, stop bit.
 pub(crate) const BYTE: Duration = Duration::from_nanos(11 * 1_000_000_000 / BAUD as u64);
 pub(crate) const BAUD: u32 = 9_600;
+/// Between an answer and the next request: 3.5 characters.
+pub(crate) const SILENCE: Duration = Duration::from_nanos(BYTE.as_nanos() as u64 * 7 / 2);
 /// What a device takes to answer (good meters take 10 to 40 ms).
 pub(crate) const LATENCY: Duration = Duration::from_millis(20);
 /// All requests of this bench are that long.
 const REQUEST: usize = 8;
+/// Modbus's number of it.
+pub(crate) const WRITE_COIL: u8 = 5;
+/// The machine that simulates the line may be late by this without harm.
+const LATE: Duration = Duration::from_millis(1);
 /// Sleeping is exact to some 100 µs; the rest is spun.
 const SPIN: Duration = Duration::from_micros(200);
 
 /// One request on the line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn {
+    pub(crate) unit: u8,
     pub(crate) function: u8,
+    /// Its first register or coil.
+    pub(crate) first: u8,
     /// Its first bit.
     pub(crate) begun: Instant,
     /// Its last bit: here a relay acts.
@@ -34,16 +43,25 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// What the line and the device need for it: bytes, latency and the silence of 3.5 characters.
+    /// What the line and the device need for it: bytes, latency and the silence of 3.5 characters
+    /// after the answer. That after the request lies within the latency.
     pub(crate) fn least(&self) -> Duration {
-        BYTE * self.bytes as u32 + LATENCY + BYTE * 7 / 2
+        BYTE * self.bytes as u32 + LATENCY + SILENCE
     }
+}
+
+/// What went over the line.
+#[derive(Default)]
+struct Record {
+    turns: Vec<Turn>,
+    /// When the simulation was late: what was measured around that tells nothing of a master.
+    late: Vec<Instant>,
 }
 
 /// The line, until the program ends.
 pub(crate) struct Line {
     pub(crate) port: PathBuf,
-    turns: Arc<Mutex<Vec<Turn>>>,
+    record: Arc<Mutex<Record>>,
     /// So that the far end never hangs up between two masters.
     _open: File,
 }
@@ -57,20 +75,31 @@ impl Line {
         let name = ptsname(&master, Vec::new()).expect("a name");
         let port = PathBuf::from(name.to_str().expect("ASCII"));
         let open = OpenOptions::new().read(true).write(true).open(&port).expect("the near end");
-        let turns: Arc<Mutex<Vec<Turn>>> = Arc::default();
-        let log = Arc::clone(&turns);
+        let record: Arc<Mutex<Record>> = Arc::default();
+        let log = Arc::clone(&record);
         std::thread::spawn(move || run(File::from(master), &dead, &log));
-        Line { port, turns, _open: open }
+        Line { port, record, _open: open }
     }
 
     /// All that went over the line since `from`.
     pub(crate) fn turns(&self, from: Instant) -> Vec<Turn> {
-        let turns = self.turns.lock().expect("not poisoned");
-        turns.iter().filter(|turn| turn.begun >= from).copied().collect()
+        let record = self.record.lock().expect("not poisoned");
+        record.turns.iter().filter(|turn| turn.begun >= from).copied().collect()
+    }
+
+    /// How often the simulation was late since then.
+    pub(crate) fn late(&self, from: Instant) -> usize {
+        let record = self.record.lock().expect("not poisoned");
+        record.late.iter().filter(|late| **late >= from).count()
+    }
+
+    /// The first coil that is written from `from` on, once all of its request was on the line.
+    pub(crate) fn written(&self, from: Instant) -> Option<Turn> {
+        self.turns(from).into_iter().find(|turn| turn.function == WRITE_COIL)
     }
 }
 
-fn run(mut line: File, dead: &[u8], log: &Mutex<Vec<Turn>>) {
+fn run(mut line: File, dead: &[u8], log: &Mutex<Record>) {
     let mut coils = [false; 16];
     let mut heard = Vec::new();
     let mut bytes = [0; 256];
@@ -83,13 +112,15 @@ fn run(mut line: File, dead: &[u8], log: &Mutex<Vec<Turn>>) {
             let request: Vec<u8> = heard.drain(..REQUEST).collect();
             let unit = request[0];
             let asked = begun + BYTE * REQUEST as u32;
-            sleep_until(asked);
+            sleep_until(asked, log);
             let answer = answer(&request, &mut coils);
             let silent = dead.contains(&unit) || !matches!(unit, 1 | 2 | 11..=26);
             let size = if silent { 0 } else { answer.len() };
             let answered = asked + LATENCY + BYTE * size as u32;
-            log.lock().expect("not poisoned").push(Turn {
+            log.lock().expect("not poisoned").turns.push(Turn {
+                unit,
                 function: request[1],
+                first: request[3],
                 begun,
                 asked,
                 answered: (!silent).then_some(answered),
@@ -97,7 +128,7 @@ fn run(mut line: File, dead: &[u8], log: &Mutex<Vec<Turn>>) {
             });
             free = asked;
             if !silent {
-                sleep_until(answered);
+                sleep_until(answered, log);
                 free = answered;
                 if line.write_all(&answer).is_err() {
                     return;
@@ -116,7 +147,7 @@ fn answer(request: &[u8], coils: &mut [bool; 16]) -> Vec<u8> {
             let bits = (0..count.min(8)).map(|at| u8::from(coils[board + (first + at) % 8]) << at);
             vec![unit, 1, 1, bits.sum()]
         }
-        5 => {
+        WRITE_COIL => {
             coils[board + first % 8] = request[4] == 0xFF;
             request[..6].to_vec()
         }
@@ -140,10 +171,14 @@ fn checksum(bytes: &[u8]) -> u16 {
     })
 }
 
-fn sleep_until(moment: Instant) {
+fn sleep_until(moment: Instant, log: &Mutex<Record>) {
     let left = moment.saturating_duration_since(Instant::now());
     std::thread::sleep(left.saturating_sub(SPIN));
     while Instant::now() < moment {
         std::hint::spin_loop();
+    }
+    let now = Instant::now();
+    if now > moment + LATE {
+        log.lock().expect("not poisoned").late.push(now);
     }
 }

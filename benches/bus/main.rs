@@ -1,140 +1,209 @@
 //! The field bus on a 9600 baud line at true speed: how long a switch waits, how fast meters are
-//! swept, and what dead meters cost; beside a pymodbus loop on the same line.
+//! swept, and what dead meters cost; beside a pymodbus loop and Node-RED on such a line.
 //!
-//!     cargo bench --bench bus [-- TAPS SECONDS]
+//! All masters poll the same two registers of 16 meters with the same time-out. The line keeps the
+//! record that all are judged by. Only tapgate also polls its two relay boards.
+//!
+//! `cargo bench --bench bus -- [--json] [--taps N] [--seconds N]`
 
+mod figures;
+mod judge;
 mod line;
 mod master;
+mod node_red;
+mod peers;
 
-use std::process::Command;
+use std::fs;
 use std::time::{Duration, Instant};
 
-use line::{BAUD, BYTE, LATENCY, Line, Turn};
-use master::{Master, TIMEOUT};
+use anyhow::{Context as _, ensure};
+
+use figures::Figures;
+use judge::{Sweep, Switches};
+use line::{BAUD, LATENCY, Line};
+use master::Master;
+use node_red::NodeRed;
+use peers::Peer;
 use tapgate::core::event::Pace;
 
 const DEAD: [&[u8]; 3] = [&[], &[13, 20], &[12, 14, 19, 21, 25]];
 const METERS: usize = 16;
-/// Beyond the request in flight a switch may wait this much.
-const GOAL: Duration = Duration::from_millis(10);
+/// Of every request.
+const TIMEOUT: Duration = Duration::from_millis(200);
+/// Measured switches of tapgate, and so many times fewer of its peers, which take their time.
+const TAPS: u64 = 200;
+const FEWER: u64 = 4;
+/// Of each sweep measurement.
+const SECONDS: u64 = 20;
+/// A peer is at its own speed after this.
+const WARM_UP: Duration = Duration::from_secs(5);
+/// How long a peer may take to write a coil.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Node-RED polls by the clock: shorter than any sweep takes, so that the line is never idle.
+const ALWAYS: Duration = Duration::from_secs(1);
+/// More than any request of a live meter takes, the pause after it included.
+const REQUEST: Duration = Duration::from_millis(50);
+
+struct Options {
+    json: bool,
+    taps: u64,
+    seconds: u64,
+}
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() {
-    let numbers: Vec<u64> = std::env::args().filter_map(|word| word.parse().ok()).collect();
-    let taps = numbers.first().copied().unwrap_or(300);
-    let seconds = numbers.get(1).copied().unwrap_or(30);
-    println!("line: {BAUD} baud, 11 bits a byte, device latency {} ms", LATENCY.as_millis());
-    println!("bus:  2 relay boards, {METERS} meters polled, time-out {} ms", TIMEOUT.as_millis());
+async fn main() -> anyhow::Result<()> {
+    let options = Options::from_args()?;
+    let mut figures = Figures::new(options.json);
+    figures.say(&format!(
+        "{BAUD} baud, 11 bits a byte, devices answer after {} ms; {METERS} meters; time-out {} ms",
+        LATENCY.as_millis(),
+        TIMEOUT.as_millis()
+    ));
+    let peers = peers(&mut figures);
+    figures.head_of_switches();
     for dead in DEAD {
-        taps_among_polls(dead, taps).await;
+        switch_with_tapgate(dead, options.taps, &mut figures).await?;
+        for peer in &peers {
+            let measured = switch_with(peer, dead, options.taps.div_ceil(FEWER), &mut figures);
+            note(&mut figures, peer, dead, measured);
+        }
     }
+    figures.head_of_sweeps();
+    let span = Duration::from_secs(options.seconds);
     for dead in DEAD {
-        sweep(dead, seconds).await;
-        sweep_of_pymodbus(dead, seconds);
+        sweep_with_tapgate(dead, span, &mut figures).await?;
+        for peer in &peers {
+            let measured = sweep_with(peer, dead, span, &mut figures);
+            note(&mut figures, peer, dead, measured);
+        }
+    }
+    figures.foot();
+    let path = figures::file();
+    fs::write(&path, figures.to_json()).with_context(|| format!("cannot write {path:?}"))?;
+    if options.json {
+        println!("{}", figures.to_json());
+    } else {
+        println!("also in {}", path.display());
+    }
+    Ok(())
+}
+
+/// Those that are installed here or can be.
+fn peers(figures: &mut Figures) -> Vec<Peer> {
+    let file = figures::file();
+    let target = file.parent().expect("the figures lie in a folder");
+    let node_red = NodeRed::install(target).map(Peer::NodeRed);
+    let mut peers = Vec::new();
+    for (name, peer) in [("pymodbus", Peer::pymodbus()), ("Node-RED", node_red)] {
+        match peer {
+            Ok(peer) => peers.push(peer),
+            Err(why) => figures.not_measured(name, &why),
+        }
+    }
+    peers
+}
+
+/// A peer that failed leaves a line, and the others go on.
+fn note(figures: &mut Figures, peer: &Peer, dead: &[u8], measured: anyhow::Result<()>) {
+    if let Err(why) = measured {
+        figures.not_measured(&format!("{} with {} dead", peer.name(), dead.len()), &why);
     }
 }
 
-/// Switches at random moments of a line that is never idle.
-async fn taps_among_polls(dead: &[u8], taps: u64) {
+/// Taps, and switches alone, at random moments of a line that is never idle.
+async fn switch_with_tapgate(dead: &[u8], taps: u64, figures: &mut Figures) -> anyhow::Result<()> {
     let line = Line::new(dead.to_vec());
     let mut master = Master::new(&line.port, METERS);
     master.pace(Pace::Running);
     master.settle().await;
-    let (mut waits, mut excesses, mut whole) = (Vec::new(), Vec::new(), Vec::new());
-    let mut random = 0x2545_F491_4F6C_DD1D_u64;
+    let (mut switches, mut whole, mut moments) = (Switches::default(), Vec::new(), Moments::new());
     for tap in 0..taps {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        master.listen(Duration::from_millis(100 + random % 250)).await;
-        let station = alive(random as usize / 1_000 % METERS, dead);
+        master.listen(moments.within(Duration::from_millis(100), Duration::from_millis(350))).await;
+        let station = alive(moments.index(METERS), dead);
         let tapped = Instant::now();
-        master.read_register(station).await;
+        let read = master.read_register(station).await;
         let ordered = Instant::now();
         master.switch(station, tap % 2 == 0).await;
-        let turns = line.turns(tapped - Duration::from_secs(2));
-        let written = turns.iter().find(|turn| turn.function == 5 && turn.begun >= ordered);
-        let written = written.expect("the coil was written");
-        whole.push(written.asked - tapped);
-        // What a switch alone waits: ordered at a random moment among polls.
-        master.listen(Duration::from_millis(40 + random % 177)).await;
+        let written = line.written(ordered).context("no coil was written")?;
+        if read && line.late(tapped) == 0 {
+            whole.push(written.asked - tapped);
+        }
+        // What a switch alone waits.
+        master.listen(moments.within(Duration::from_millis(40), Duration::from_millis(220))).await;
         let ordered = Instant::now();
         master.switch(station, tap % 2 == 1).await;
-        let turns = line.turns(ordered - Duration::from_secs(2));
-        let written = turns.iter().find(|turn| turn.function == 5 && turn.begun >= ordered);
-        let written = written.expect("the coil was written");
-        // What the line sees this soon after the order was on its way.
-        let sent = ordered + Duration::from_millis(1);
-        let in_flight = turns.iter().rfind(|turn| turn.begun < sent && turn.function != 5);
-        let free = in_flight.map_or(ordered, ends).max(ordered);
-        waits.push(written.asked - ordered);
-        excesses.push(written.begun.saturating_duration_since(free));
+        ensure!(switches.note(&line, ordered), "no coil was written");
     }
-    let within = excesses.iter().filter(|excess| **excess <= GOAL).count();
-    println!("\n{} dead: {taps} switches and {taps} taps among polls of all machines", dead.len());
-    println!("  switch ordered -> coil     {}", spread(&mut waits));
-    println!("  beyond request in flight   {}", spread(&mut excesses));
-    println!("  within 10 ms of it         {:.1} %", 100.0 * within as f64 / taps as f64);
-    println!("  tap -> register -> coil    {}", spread(&mut whole));
+    figures.switches("tapgate", dead, switches);
+    figures.taps("tapgate, tap by tap", dead, whole);
+    Ok(())
 }
 
-/// When the master gives this request up, or has its answer.
-fn ends(turn: &Turn) -> Instant {
-    // Time-out, and the time that request and answer take on the line.
-    let given_up = || turn.begun + TIMEOUT + BYTE * 20;
-    turn.answered.unwrap_or_else(given_up)
+fn switch_with(peer: &Peer, dead: &[u8], taps: u64, figures: &mut Figures) -> anyhow::Result<()> {
+    let line = Line::new(dead.to_vec());
+    let interval = bearable(dead);
+    // Any moment of what it does again and again.
+    let round = match peer {
+        Peer::Pymodbus(_) => 2 * TIMEOUT,
+        Peer::NodeRed(_) => interval,
+    };
+    let mut running = peer.start(&line, interval)?;
+    std::thread::sleep(WARM_UP);
+    let (mut switches, mut moments) = (Switches::default(), Moments::new());
+    for tap in 0..taps {
+        let least = Duration::from_millis(100);
+        std::thread::sleep(moments.within(least, least + round));
+        let ordered = Instant::now();
+        running.tap(tap % 2 == 0)?;
+        while line.written(ordered).is_none() {
+            ensure!(ordered.elapsed() < PATIENCE, "{} wrote no coil", peer.name());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        ensure!(switches.note(&line, ordered), "no coil was written");
+    }
+    figures.switches(peer.name(), dead, switches);
+    Ok(())
 }
 
 /// How often every meter is read on a line that does nothing else but look at the relays.
-async fn sweep(dead: &[u8], seconds: u64) {
+async fn sweep_with_tapgate(
+    dead: &[u8],
+    span: Duration,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     let line = Line::new(dead.to_vec());
     let mut master = Master::new(&line.port, METERS);
     master.pace(Pace::Ending);
     master.settle().await;
     let begun = Instant::now();
-    master.listen(Duration::from_secs(seconds)).await;
-    report("tapgate", &line.turns(begun), begun.elapsed(), dead);
+    master.listen(span).await;
+    let sweep = Sweep::of(&line, begun, dead).context("a meter was left out")?;
+    figures.sweep("tapgate", dead, &sweep);
+    Ok(())
 }
 
-fn sweep_of_pymodbus(dead: &[u8], seconds: u64) {
+fn sweep_with(
+    peer: &Peer,
+    dead: &[u8],
+    span: Duration,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     let line = Line::new(dead.to_vec());
-    let root = env!("CARGO_MANIFEST_DIR");
+    let _running = peer.start(&line, ALWAYS)?;
+    std::thread::sleep(WARM_UP);
     let begun = Instant::now();
-    let looped = Command::new(format!("{root}/.venv/bin/python"))
-        .arg(format!("{root}/benches/bus/pymodbus_loop.py"))
-        .arg(&line.port)
-        .args([BAUD.to_string(), METERS.to_string(), seconds.to_string()])
-        .status();
-    if !looped.is_ok_and(|status| status.success()) {
-        println!("  pymodbus   not measured: run make python");
-        return;
-    }
-    let turns = line.turns(begun);
-    let first = turns.first().map_or(begun, |turn| turn.begun);
-    let last = turns.last().map_or(first, |turn| turn.answered.unwrap_or(turn.asked));
-    report("pymodbus", &turns, last - first, dead);
+    std::thread::sleep(span);
+    let sweep = Sweep::of(&line, begun, dead).context("a meter was left out")?;
+    figures.sweep(peer.name(), dead, &sweep);
+    Ok(())
 }
 
-fn report(master: &str, turns: &[Turn], span: Duration, dead: &[u8]) {
-    let registers = |turn: &&Turn| turn.function == 4 && turn.answered.is_some();
-    let reads = turns.iter().filter(registers).count();
-    let alive = METERS - dead.len();
-    // Two requests a meter: power and energy lie too far apart for one.
-    let sweeps = reads as f64 / (2 * alive) as f64;
-    let answered = turns.iter().filter(|turn| turn.answered.is_some());
-    let least: Duration = answered.map(Turn::least).sum();
-    let meters: Duration = turns.iter().filter(registers).map(Turn::least).sum();
-    let silent = turns.iter().filter(|turn| turn.answered.is_none()).count();
-    println!(
-        "  {} dead  {master:<9} sweep of {alive:>2} meters {:>5.2} s, theory {:.2} s: {:.2} x; \
-         line {:.2} x of all it carried; {silent} time-outs in {:.0} s",
-        dead.len(),
-        span.as_secs_f64() / sweeps,
-        meters.as_secs_f64() / sweeps,
-        span.as_secs_f64() / meters.as_secs_f64(),
-        span.as_secs_f64() / least.as_secs_f64(),
-        span.as_secs_f64(),
-    );
+/// The shortest whole second in which a master that polls by the clock gets through all requests,
+/// time-outs included. With a shorter one what waits in it would grow for ever.
+fn bearable(dead: &[u8]) -> Duration {
+    let lost = 2 * dead.len() as u32;
+    let round = REQUEST * (2 * METERS as u32 - lost) + TIMEOUT * lost;
+    Duration::from_secs(round.as_secs() + 1)
 }
 
 /// A station whose meter lives.
@@ -143,11 +212,51 @@ fn alive(station: usize, dead: &[u8]) -> usize {
     (station..METERS).chain(0..station).find(lives).expect("some live")
 }
 
-fn spread(samples: &mut [Duration]) -> String {
-    samples.sort_unstable();
-    let at = |percent: usize| {
-        let index = (samples.len() * percent).div_ceil(100).saturating_sub(1);
-        format!("{:.1}", samples[index].as_secs_f64() * 1_000.0)
-    };
-    format!("p50 {:>6} ms, p99 {:>6} ms, worst {:>6} ms", at(50), at(99), at(100))
+/// Random moments, the same in each run.
+struct Moments(u64);
+
+impl Moments {
+    fn new() -> Moments {
+        Moments(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn within(&mut self, least: Duration, most: Duration) -> Duration {
+        let span = (most - least).as_micros() as u64;
+        least + Duration::from_micros(self.next() % span)
+    }
+
+    fn index(&mut self, count: usize) -> usize {
+        self.next() as usize % count
+    }
+}
+
+impl Options {
+    fn from_args() -> anyhow::Result<Options> {
+        let mut options = Options { json: false, taps: TAPS, seconds: SECONDS };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let mut number = || -> anyhow::Result<u64> {
+                let value = arguments.next().with_context(|| format!("{argument} wants a number"));
+                let value: u64 = value?.parse()?;
+                ensure!(value > 0, "{argument} wants a number above 0");
+                Ok(value)
+            };
+            match argument.as_str() {
+                "--json" => options.json = true,
+                "--taps" => options.taps = number()?,
+                "--seconds" => options.seconds = number()?,
+                // Cargo's own word to every bench.
+                "--bench" => {}
+                other => anyhow::bail!("unknown option {other}; try --json, --taps, --seconds"),
+            }
+        }
+        Ok(options)
+    }
 }

@@ -13,10 +13,9 @@ use tapgate::core::ids::StationId;
 use tapgate::io::modbus::{self, Field, FieldCommand, FieldEvent, UnitState};
 use tokio::sync::mpsc;
 
+use crate::TIMEOUT;
 use crate::line::BAUD;
 
-/// Of every request.
-pub(crate) const TIMEOUT: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Master {
@@ -57,14 +56,17 @@ impl Master {
         drop(tokio::time::timeout(span, take).await);
     }
 
-    pub(crate) async fn read_register(&mut self, number: usize) {
+    /// Whether the meter answered.
+    pub(crate) async fn read_register(&mut self, number: usize) -> bool {
         self.field.send(FieldCommand::ReadRegister(station(number)));
         let id = station(number);
-        self.until(|event| {
+        let read = |event: &FieldEvent| {
             matches!(event, FieldEvent::Meter { station, reading }
                 if *station == id && reading.power_mw.is_none())
-        })
-        .await;
+        };
+        let silent = |event: &FieldEvent| matches!(event, FieldEvent::MeterSilent { station } if *station == id);
+        let found = self.until(|event| read(event) || silent(event));
+        matches!(found.await, FieldEvent::Meter { .. })
     }
 
     pub(crate) async fn switch(&mut self, number: usize, closed: bool) {
@@ -78,18 +80,25 @@ impl Master {
         };
         let expected = FieldEvent::Switch { station: station(number), report };
         self.field.send(order(station(number)));
-        self.until(|event| *event == expected).await;
+        drop(self.until(|event| *event == expected).await);
     }
 
-    async fn until(&mut self, is: impl Fn(&FieldEvent) -> bool) {
+    async fn until(&mut self, is: impl Fn(&FieldEvent) -> bool) -> FieldEvent {
+        let mut others = Vec::new();
         let found = async {
             while let Some(event) = self.events.recv().await {
                 if is(&event) {
-                    return;
+                    return Some(event);
                 }
+                others.push(event);
             }
+            None
         };
-        tokio::time::timeout(PATIENCE, found).await.expect("the bus does what it is told");
+        let found = tokio::time::timeout(PATIENCE, found).await;
+        match found {
+            Ok(Some(event)) => event,
+            Ok(None) | Err(_) => panic!("the bus does what it is told; it said {others:?}"),
+        }
     }
 }
 
