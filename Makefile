@@ -4,7 +4,7 @@
 #   make test    format, lints, unit tests, scenarios, end-to-end tests against real parts
 #   make soak    eight weeks offline and back, with everything killed meanwhile (many minutes)
 #   make bench   the figures of docs/figures.md, measured here
-#   make bench-bus  those of the field bus, on a simulated 9600 baud line
+#   make bench-bus  those of the field bus, on a simulated 9600 baud line, beside other masters
 #   make deb     packages for a Pi (arm64) and for a PC (amd64), into dist/
 #   make release packages, binaries, SBOM, checksums and changelog, the same bytes each time
 #   make package-test  the package on booted Debian 12 and 13 (containers, as root)
@@ -48,8 +48,10 @@ lint: setup
 	  echo 'lint: clippy is NOT run: this toolchain has none (rustup component add clippy)'; \
 	fi
 
+# The line is simulated to the millisecond: in real time where that is allowed.
 bench-bus: setup
-	cargo bench --locked --bench bus
+	cargo bench --locked --bench bus --no-run
+	$$(chrt -r 10 true 2>/dev/null && echo chrt -r 10) cargo bench --locked --bench bus
 
 bench: setup
 	cargo bench --locked --bench tap_to_power

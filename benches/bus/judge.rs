@@ -34,12 +34,13 @@ impl Switches {
     pub(crate) fn note(&mut self, line: &Line, ordered: Instant) -> bool {
         let Some(written) = line.written(ordered) else { return false };
         let turns = line.turns(ordered - UNDER_WAY);
-        if line.late(ordered - UNDER_WAY) > 0 {
+        let before = |turn: &&Turn| turn.begun < ordered + SEEN && turn.begun < written.begun;
+        let before = turns.iter().rfind(before).filter(|turn| ends(turn) > ordered);
+        if line.late(before.map_or(ordered, |turn| turn.begun), written.asked) > 0 {
             self.disturbed += 1;
             return true;
         }
-        let before = |turn: &&Turn| turn.begun < ordered + SEEN && turn.begun < written.begun;
-        let free = turns.iter().rfind(before).map_or(ordered, ends);
+        let free = before.map_or(ordered, ends);
         self.busy += usize::from(free > ordered);
         self.waits.push(written.asked - ordered);
         self.excesses.push(written.begun.saturating_duration_since(free.max(ordered)));
@@ -103,7 +104,7 @@ impl Sweep {
             timeouts: turns.iter().filter(|turn| turn.answered.is_none()).count(),
             hasty: turns.windows(2).filter(|pair| is_hasty(&pair[0], &pair[1])).count(),
             requests: turns.len(),
-            late: line.late(from),
+            late: line.late(from, Instant::now()),
         })
     }
 

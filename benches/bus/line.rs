@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -22,6 +22,8 @@ const REQUEST: usize = 8;
 pub(crate) const WRITE_COIL: u8 = 5;
 /// The machine that simulates the line may be late by this without harm.
 const LATE: Duration = Duration::from_millis(1);
+/// Between two looks how late it is.
+const WATCH: Duration = Duration::from_millis(3);
 /// Sleeping is exact to some 100 µs; the rest is spun.
 const SPIN: Duration = Duration::from_micros(200);
 
@@ -54,8 +56,9 @@ impl Turn {
 #[derive(Default)]
 struct Record {
     turns: Vec<Turn>,
-    /// When the simulation was late: what was measured around that tells nothing of a master.
-    late: Vec<Instant>,
+    /// From when to when the machine was too slow for the simulation: what was measured then tells
+    /// nothing of a master.
+    late: Vec<(Instant, Instant)>,
 }
 
 /// The line, until the program ends.
@@ -69,15 +72,12 @@ pub(crate) struct Line {
 impl Line {
     /// Units 1 and 2 are relay boards, 11 to 26 meters; those in `dead` never answer.
     pub(crate) fn new(dead: Vec<u8>) -> Line {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pty");
-        grantpt(&master).expect("granted");
-        unlockpt(&master).expect("unlocked");
-        let name = ptsname(&master, Vec::new()).expect("a name");
-        let port = PathBuf::from(name.to_str().expect("ASCII"));
-        let open = OpenOptions::new().read(true).write(true).open(&port).expect("the near end");
+        let (far, open, port) = pty();
         let record: Arc<Mutex<Record>> = Arc::default();
         let log = Arc::clone(&record);
-        std::thread::spawn(move || run(File::from(master), &dead, &log));
+        std::thread::spawn(move || run(far, &dead, &log));
+        let watched = Arc::downgrade(&record);
+        std::thread::spawn(move || watch(&watched));
         Line { port, record, _open: open }
     }
 
@@ -87,15 +87,43 @@ impl Line {
         record.turns.iter().filter(|turn| turn.begun >= from).copied().collect()
     }
 
-    /// How often the simulation was late since then.
-    pub(crate) fn late(&self, from: Instant) -> usize {
+    /// How often the simulation was late between these moments.
+    pub(crate) fn late(&self, from: Instant, to: Instant) -> usize {
         let record = self.record.lock().expect("not poisoned");
-        record.late.iter().filter(|late| **late >= from).count()
+        record.late.iter().filter(|(begun, ended)| *begun < to && *ended > from).count()
     }
 
     /// The first coil that is written from `from` on, once all of its request was on the line.
     pub(crate) fn written(&self, from: Instant) -> Option<Turn> {
         self.turns(from).into_iter().find(|turn| turn.function == WRITE_COIL)
+    }
+}
+
+/// Both ends of a pty and the name of the near one.
+fn pty() -> (File, File, PathBuf) {
+    let far = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pty");
+    grantpt(&far).expect("granted");
+    unlockpt(&far).expect("unlocked");
+    let name = ptsname(&far, Vec::new()).expect("a name");
+    let port = PathBuf::from(name.to_str().expect("ASCII"));
+    let near = OpenOptions::new().read(true).write(true).open(&port).expect("the near end");
+    (File::from(far), near, port)
+}
+
+/// Sends bytes through a pty of its own for as long as the line is there. The kernel moves them
+/// with threads of ordinary priority: on a busy machine some take milliseconds, here as there.
+fn watch(record: &Weak<Mutex<Record>>) {
+    let (mut far, mut near, _) = pty();
+    while record.strong_count() > 0 {
+        let begun = Instant::now();
+        let sent = near.write_all(b"?").and_then(|()| far.read_exact(&mut [0]));
+        let ended = Instant::now();
+        let Some(record) = record.upgrade().filter(|_| sent.is_ok()) else { return };
+        if ended > begun + LATE {
+            record.lock().expect("not poisoned").late.push((begun, ended));
+        }
+        drop(record);
+        std::thread::sleep(WATCH);
     }
 }
 
@@ -179,6 +207,6 @@ fn sleep_until(moment: Instant, log: &Mutex<Record>) {
     }
     let now = Instant::now();
     if now > moment + LATE {
-        log.lock().expect("not poisoned").late.push(now);
+        log.lock().expect("not poisoned").late.push((moment, now));
     }
 }

@@ -125,7 +125,7 @@ async fn switch_with_tapgate(dead: &[u8], taps: u64, figures: &mut Figures) -> a
         let ordered = Instant::now();
         master.switch(station, tap % 2 == 0).await;
         let written = line.written(ordered).context("no coil was written")?;
-        if read && line.late(tapped) == 0 {
+        if read && line.late(tapped, written.asked) == 0 {
             whole.push(written.asked - tapped);
         }
         // What a switch alone waits.
