@@ -90,7 +90,9 @@ impl Figures {
 
     pub(crate) fn head_of_sweeps(&self) {
         self.say("\n* 99 % of them waited at most so long beyond the request in flight");
-        self.say("left out: the simulated line itself was late meanwhile, by more than 1 ms");
+        self.say(
+            "left out: waits up to 0.5 s while the simulated line itself was late for over 2 %",
+        );
         self.say("\nsweep of all live meters, two registers each, as fast as it goes; s");
         self.say(concat!(
             "dead  master                  sweep  theory   ratio   ratio** time-outs",
@@ -101,13 +103,13 @@ impl Figures {
     pub(crate) fn sweep(&mut self, master: &str, dead: &[u8], sweep: &Sweep) {
         let [meters, all] = sweep.ratios();
         self.say(&format!(
-            "{:>4}  {master:<22} {:>6.2} {:>7.2} {meters:>7.2} {all:>9.2} {:>9} {:>8.0} % {:>6}",
+            "   {}  {master:<22} {:>6.2} {:>7.2} {meters:>7.2} {all:>9.2} {:>9} {:>8.0} % {:>4.1} %",
             dead.len(),
             sweep.took.as_secs_f64(),
             sweep.least.as_secs_f64(),
             sweep.timeouts,
             100.0 * sweep.hasty as f64 / sweep.requests as f64,
-            sweep.late,
+            sweep.late_percent,
         ));
         self.sweeps.push(json!({
             "master": master,
@@ -120,14 +122,14 @@ impl Figures {
             "time_outs": sweep.timeouts,
             "too_early": sweep.hasty,
             "requests": sweep.requests,
-            "line_late": sweep.late,
+            "line_late_percent": sweep.late_percent,
             "goal_kept": meters <= MAX_RATIO,
         }));
     }
 
     pub(crate) fn foot(&self) {
         self.say("\n** the least counts the polls of the relay boards too");
-        self.say("late: so often the simulated line itself was, by more than 1 ms");
+        self.say("late: the part of the time in which the simulated line itself was, by over 1 ms");
         self.say("too early: requests within the silence of 3.5 characters after an answer");
     }
 

@@ -11,6 +11,10 @@ const UNDER_WAY: Duration = Duration::from_millis(500);
 /// The line sees a request this soon after the master sent it: one that begins within this time
 /// after an order was on its way before.
 const SEEN: Duration = Duration::from_millis(1);
+/// What was measured while the line was late for more than this part of the time is left out.
+const DISTURBED: u32 = 50;
+/// Whatever took this long was not the machine's fault: a request takes 250 ms at most.
+const LONG: Duration = Duration::from_millis(500);
 const READ_INPUTS: u8 = 4;
 /// Bytes of a read of two registers and its answer.
 const READ_BYTES: usize = 17;
@@ -36,7 +40,8 @@ impl Switches {
         let turns = line.turns(ordered - UNDER_WAY);
         let before = |turn: &&Turn| turn.begun < ordered + SEEN && turn.begun < written.begun;
         let before = turns.iter().rfind(before).filter(|turn| ends(turn) > ordered);
-        if line.late(before.map_or(ordered, |turn| turn.begun), written.asked) > 0 {
+        let begun = before.map_or(ordered, |turn| turn.begun);
+        if is_disturbed(line, begun, written.asked) {
             self.disturbed += 1;
             return true;
         }
@@ -46,6 +51,11 @@ impl Switches {
         self.excesses.push(written.begun.saturating_duration_since(free.max(ordered)));
         true
     }
+}
+
+/// Whether the simulated line was late for a part of this time that matters.
+pub(crate) fn is_disturbed(line: &Line, from: Instant, to: Instant) -> bool {
+    to - from < LONG && line.late(from, to) > (to - from) / DISTURBED
 }
 
 /// When the master gives this request up, or has its answer.
@@ -69,8 +79,8 @@ pub(crate) struct Sweep {
     /// take them for requests.
     pub(crate) hasty: usize,
     pub(crate) requests: usize,
-    /// How often the simulated line itself was late.
-    pub(crate) late: usize,
+    /// How long the simulated line itself was late, in percent of the time.
+    pub(crate) late_percent: f64,
 }
 
 impl Sweep {
@@ -94,6 +104,7 @@ impl Sweep {
         let read = BYTE * READ_BYTES as u32 + LATENCY + SILENCE;
         let least = read * registers as u32;
         let span = turns.last()?.begun - turns.first()?.begun;
+        let late = line.late(from, turns.last()?.begun);
         let answered = turns.iter().filter(|turn| turn.answered.is_some());
         let others = answered.filter(|turn| turn.function != READ_INPUTS).map(Turn::least);
         let share = took.as_secs_f64() / span.as_secs_f64();
@@ -104,7 +115,7 @@ impl Sweep {
             timeouts: turns.iter().filter(|turn| turn.answered.is_none()).count(),
             hasty: turns.windows(2).filter(|pair| is_hasty(&pair[0], &pair[1])).count(),
             requests: turns.len(),
-            late: line.late(from, Instant::now()),
+            late_percent: 100.0 * late.as_secs_f64() / span.as_secs_f64(),
         })
     }
 

@@ -87,10 +87,13 @@ impl Line {
         record.turns.iter().filter(|turn| turn.begun >= from).copied().collect()
     }
 
-    /// How often the simulation was late between these moments.
-    pub(crate) fn late(&self, from: Instant, to: Instant) -> usize {
+    /// How long altogether the simulation was late between these moments.
+    pub(crate) fn late(&self, from: Instant, to: Instant) -> Duration {
         let record = self.record.lock().expect("not poisoned");
-        record.late.iter().filter(|(begun, ended)| *begun < to && *ended > from).count()
+        let within = |(begun, ended): &(Instant, Instant)| {
+            (*ended).min(to).saturating_duration_since((*begun).max(from))
+        };
+        record.late.iter().map(within).sum()
     }
 
     /// The first coil that is written from `from` on, once all of its request was on the line.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 
 use figures::Figures;
-use judge::{Sweep, Switches};
+use judge::{Sweep, Switches, is_disturbed};
 use line::{BAUD, LATENCY, Line};
 use master::Master;
 use node_red::NodeRed;
@@ -125,7 +125,7 @@ async fn switch_with_tapgate(dead: &[u8], taps: u64, figures: &mut Figures) -> a
         let ordered = Instant::now();
         master.switch(station, tap % 2 == 0).await;
         let written = line.written(ordered).context("no coil was written")?;
-        if read && line.late(tapped, written.asked) == 0 {
+        if read && !is_disturbed(&line, tapped, written.asked) {
             whole.push(written.asked - tapped);
         }
         // What a switch alone waits.

@@ -64,8 +64,8 @@ impl Master {
             matches!(event, FieldEvent::Meter { station, reading }
                 if *station == id && reading.power_mw.is_none())
         };
-        let silent = |event: &FieldEvent| matches!(event, FieldEvent::MeterSilent { station } if *station == id);
-        let found = self.until(|event| read(event) || silent(event));
+        let silence = FieldEvent::MeterSilent { station: station(number) };
+        let found = self.until(|event| read(event) || *event == silence);
         matches!(found.await, FieldEvent::Meter { .. })
     }
 
