@@ -55,6 +55,7 @@ bench-bus: setup
 
 bench: setup
 	cargo bench --locked --bench tap_to_power
+	cargo bench --locked --bench decision
 	cargo bench --locked --bench cloud
 
 deb:
