@@ -39,6 +39,9 @@ pub(super) fn ask_at<T>(
         | Reply::Bus(_)
         | Reply::BusFailed(_)
         | Reply::StationTest(_)
+        | Reply::LedgerRecords(_)
+        | Reply::LedgerVerified(_)
+        | Reply::Identity { .. }
         | Reply::Done(_)
         | Reply::Badge(_)
         | Reply::Readers(_)

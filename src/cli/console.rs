@@ -97,6 +97,9 @@ impl Console {
                         Reply::Status(_)
                         | Reply::Done(_)
                         | Reply::StationTest(_)
+                        | Reply::LedgerRecords(_)
+                        | Reply::LedgerVerified(_)
+                        | Reply::Identity { .. }
                         | Reply::Badge(_)
                         | Reply::Readers(_)
                         | Reply::Taps(_)

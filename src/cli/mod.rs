@@ -8,7 +8,10 @@ mod client;
 mod clock;
 mod cloud;
 mod console;
+mod csv;
 mod doctor;
+mod identity;
+mod ledger;
 mod meter;
 mod pages;
 mod profiles;
@@ -137,6 +140,19 @@ enum Command {
     Cloud {
         #[command(subcommand)]
         command: CloudCommand,
+    },
+    /// Show what is on record, check that it is whole, export it
+    #[command(after_help = "Example:\n  tapgate ledger verify\n  \
+        tapgate ledger export --csv > ledger.csv")]
+    Ledger {
+        #[command(subcommand)]
+        command: ledger::LedgerCommand,
+    },
+    /// Print the gateway's id and public key, for the operator
+    #[command(after_help = "Example:\n  tapgate identity --json | jq -r .public_key")]
+    Identity {
+        #[command(flatten)]
+        format: Format,
     },
     /// List, show and check device profiles
     #[command(after_help = "Example:\n  tapgate profiles list")]
@@ -292,6 +308,8 @@ pub fn main() -> ExitCode {
             CloudCommand::Status { format } => cloud::status(&config, format.json),
             CloudCommand::Test { format } => cloud::test(&config, format.json),
         },
+        Command::Ledger { command } => ledger::run(&config, command),
+        Command::Identity { format } => identity::run(&config, format.json),
         Command::Profiles { command } => match command {
             ProfilesCommand::List { folder, format } => profiles::list(&folder, format.json),
             ProfilesCommand::Show { folder, name } => profiles::show(&folder, &name),

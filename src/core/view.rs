@@ -70,6 +70,11 @@ impl Gateway {
         self.allowlist.as_ref()
     }
 
+    /// When a valid head arrived last.
+    pub fn allowlist_arrived(&self) -> Option<crate::core::time::Stamp> {
+        self.allowlist_arrived
+    }
+
     /// Records that could not be written yet.
     pub fn unsaved(&self) -> usize {
         self.unsaved.len()

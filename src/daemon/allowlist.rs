@@ -15,13 +15,14 @@ impl Daemon {
             }
             CloudEvent::AllowlistHead(payload) => self.on_allowlist_head(payload),
             CloudEvent::AllowlistPart(payload) => self.on_allowlist_part(payload),
-            CloudEvent::Command(_) => {
-                tracing::warn!("this version takes no commands from the cloud");
+            CloudEvent::Command { command, nonce } => self.on_command(command, &nonce).await,
+            CloudEvent::ReplayEnded { id, complete } => self.on_replay_ended(id, complete).await,
+            CloudEvent::BadMessage { .. } | CloudEvent::CloneSuspected => {}
+            CloudEvent::LedgerAlarm(kind) => self.on_ledger_alarm(kind).await,
+            CloudEvent::Acknowledged { upto } => {
+                tracing::debug!(upto, "acknowledged");
+                self.watch.note_acknowledged();
             }
-            CloudEvent::BadMessage { .. }
-            | CloudEvent::LedgerAlarm(_)
-            | CloudEvent::CloneSuspected => {}
-            CloudEvent::Acknowledged { upto } => tracing::debug!(upto, "acknowledged"),
         }
     }
 

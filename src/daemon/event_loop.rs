@@ -10,7 +10,9 @@ use crate::config::wiring::Wiring;
 use crate::core::event::Event;
 use crate::core::gateway::Gateway;
 use crate::core::memo::Memo;
+use crate::core::time::{Uptime, Wall};
 use crate::daemon::by_hand::Test;
+use crate::daemon::commands::Commands;
 use crate::daemon::lists::ListDesk;
 use crate::daemon::orders::Orders;
 use crate::daemon::reload::{Reload, Running};
@@ -18,6 +20,7 @@ use crate::daemon::taps::TapLog;
 use crate::daemon::watch::Watch;
 use crate::io::clock::Clock;
 use crate::io::control::{Asked, Control};
+use crate::io::identity::Identity;
 use crate::io::modbus::{Field, FieldEvent};
 use crate::io::mqtt::{CloudEvent, CloudLink};
 use crate::io::pcsc::{Pcsc, ReaderEvent};
@@ -41,10 +44,12 @@ pub(super) struct Daemon {
     pub(super) inputs: Inputs,
     pub(super) settings: Settings,
     pub(super) running: Running,
+    pub(super) identity: Identity,
     pub(super) orders: Orders,
     /// What sessions remember beyond their records, as it is on disk.
     pub(super) kept_memos: Vec<Memo>,
     pub(super) lists: ListDesk,
+    pub(super) commands: Commands,
     /// A checked new config; the loop ends to take it over.
     pub(super) reload: Option<Reload>,
     /// Why the daemon must not go on.
@@ -91,6 +96,10 @@ pub(super) struct Settings {
     pub(super) broker: Option<String>,
     pub(super) report_unknown_uids: bool,
     pub(super) retention: Option<Duration>,
+    /// When this process took up the site; what is older was restored from the disk.
+    pub(super) running_since: Uptime,
+    /// No moment before this can be now.
+    pub(super) clock_floor: Wall,
     /// What may not be written by hand.
     pub(super) wiring: Wiring,
 }
@@ -133,6 +142,7 @@ impl Daemon {
                 break;
             }
             self.on_wake(wake).await;
+            self.follow_commands().await;
             self.advance_test().await;
             if self.fatal.is_some() || self.reload.is_some() {
                 break;
@@ -232,6 +242,8 @@ impl Daemon {
             self.handle(Event::ClockSynchronised { before: synchronised.before }).await;
         }
         self.feed_watchdog().await;
+        self.reset_log_level();
+        self.watch_site().await;
         let now = self.clock.now();
         if self.watch.is_due(Chore::KeepTime, KEEP_TIME_EVERY)
             && let Err(error) = self.store.keep_time(now).await
@@ -278,4 +290,5 @@ pub(super) enum Chore {
     Watchdog,
     KeepTime,
     Prune,
+    WatchSite,
 }

@@ -25,6 +25,7 @@ impl Daemon {
         }
         if let Some(head) = head {
             self.log_records(&step.records, head);
+            self.note_ended_sessions(&step.records).await;
             if let Some(cloud) = &self.cloud {
                 cloud.records_committed();
             }

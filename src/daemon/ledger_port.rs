@@ -5,12 +5,18 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::core::time::{Stamp, Wall};
 use crate::io::clock::Clock;
+use crate::io::identity::Identity;
 use crate::io::mqtt::{self, AckOutcome, Batch, LedgerError, Standing};
-use crate::io::store::{self, Acknowledgement, Store, StoreError};
-use crate::protocol::cloud::Ack;
+use crate::io::store::{self, Acknowledgement, Head, MeterAccount, Store, StoreError};
+use crate::protocol::cloud::{Ack, Checkpoint, CheckpointType, MeterTotals};
 
 /// Lets the link read the ledger and acknowledge it.
-pub(super) struct LedgerPort(pub(super) Store);
+pub(super) struct LedgerPort {
+    pub(super) store: Store,
+    pub(super) gateway_id: String,
+    pub(super) identity: Identity,
+    pub(super) clock: Clock,
+}
 
 fn failed(operation: &'static str) -> impl FnOnce(StoreError) -> LedgerError {
     move |error| LedgerError { operation, reason: error.to_string() }
@@ -18,7 +24,7 @@ fn failed(operation: &'static str) -> impl FnOnce(StoreError) -> LedgerError {
 
 impl mqtt::Ledger for LedgerPort {
     async fn standing(&self) -> Result<Standing, LedgerError> {
-        let standing = self.0.standing().await.map_err(failed("say where it stands"))?;
+        let standing = self.store.standing().await.map_err(failed("say where it stands"))?;
         Ok(Standing { epoch: standing.head.epoch, head: standing.head.seq, acked: standing.acked })
     }
 
@@ -28,7 +34,7 @@ impl mqtt::Ledger for LedgerPort {
         max_records: usize,
         max_bytes: usize,
     ) -> Result<Option<Batch>, LedgerError> {
-        let batch = self.0.batch(after, max_records, max_bytes).await;
+        let batch = self.store.batch(after, max_records, max_bytes).await;
         Ok(batch.map_err(failed("be read"))?.map(|batch| Batch {
             epoch: batch.epoch,
             first: batch.first,
@@ -41,7 +47,7 @@ impl mqtt::Ledger for LedgerPort {
         let upto = ack.upto;
         let Ack { epoch, hash, issued_at, .. } = ack;
         let acknowledgement = Acknowledgement { epoch, upto, hash, issued_at };
-        let outcome = self.0.acknowledge(acknowledgement).await;
+        let outcome = self.store.acknowledge(acknowledgement).await;
         Ok(match outcome.map_err(failed("be acknowledged"))? {
             store::AckOutcome::Accepted { acked } => AckOutcome::Accepted { acked },
             store::AckOutcome::Gap { acked } => AckOutcome::BelowFloor { upto, floor: acked + 1 },
@@ -51,7 +57,43 @@ impl mqtt::Ledger for LedgerPort {
     }
 
     async fn next_connection(&self) -> Result<u64, LedgerError> {
-        self.0.next_connection().await.map_err(failed("count a connection"))
+        self.store.next_connection().await.map_err(failed("count a connection"))
+    }
+
+    async fn checkpoint(&self) -> Result<String, LedgerError> {
+        let totals = self.store.totals().await.map_err(failed("be added up"))?;
+        let Head { epoch, seq, hash } = totals.standing.head;
+        let checkpoint = Checkpoint {
+            gw: self.gateway_id.clone(),
+            typ: CheckpointType::Checkpoint,
+            at: self.clock.now(),
+            epoch,
+            head: seq,
+            hash,
+            acked: totals.standing.acked,
+            floor: totals.standing.floor,
+            open: totals.open,
+            meters: totals.meters.into_iter().map(totals_of).collect(),
+        };
+        let payload = serde_json::to_vec(&checkpoint).expect("a checkpoint is plain JSON");
+        Ok(self.identity.sign(&payload))
+    }
+
+    async fn reply_delivered(&self, id: String, reply: String) -> Result<(), LedgerError> {
+        self.store.reply_delivered(id, reply).await.map_err(failed("note a delivered reply"))
+    }
+}
+
+fn totals_of(account: MeterAccount) -> MeterTotals {
+    MeterTotals {
+        meter: account.meter,
+        serial: account.serial,
+        first_wh: account.first_wh,
+        last_wh: account.last_wh,
+        sessions_wh: account.sessions_wh,
+        open_wh: account.open_wh,
+        unattributed_wh: account.unattributed_wh,
+        replaced_wh: account.replaced_wh,
     }
 }
 

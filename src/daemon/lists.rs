@@ -10,8 +10,8 @@ use crate::core::time::Wall;
 use crate::daemon::event_loop::Daemon;
 use crate::daemon::import::Import;
 use crate::io::store::{ApplyOutcome, ListJob, ListNews, Offer, Origin};
-use crate::protocol::allowlist::Refusal;
-use crate::protocol::cloud::{self, AllowlistReport, AllowlistStanding, EventBody};
+use crate::protocol::allowlist::{BadMessage, Chunk, Refusal, RefusalReason};
+use crate::protocol::cloud::{self, AllowlistReport, AllowlistStanding, Down, EventBody, Topics};
 
 /// News that wait for the loop; the thread waits when there are more.
 const NEWS: usize = 16;
@@ -90,6 +90,11 @@ impl Daemon {
     }
 
     pub(super) fn on_allowlist_part(&mut self, payload: Vec<u8>) {
+        if let Err(BadMessage(detail)) = Chunk::parse(&payload) {
+            let topic = Topics::new(&self.settings.gateway_id).down(Down::Part);
+            self.send_event(EventBody::BadMessage { topic, detail });
+            return;
+        }
         self.lists.give(ListJob::Chunk(payload));
     }
 
@@ -158,6 +163,10 @@ impl Daemon {
 
     fn report_refused(&self, version: Option<u64>, refusal: Refusal, current: Option<&Allowlist>) {
         let Refusal { reason, detail } = refusal;
+        if reason == RefusalReason::BadMessage {
+            let topic = Topics::new(&self.settings.gateway_id).down(Down::Allowlist);
+            self.send_event(EventBody::BadMessage { topic, detail: detail.clone() });
+        }
         let refused = cloud::Refusal { version, reason: reason.as_str().into(), detail };
         let current = current.map(AllowlistStanding::from);
         self.report_allowlist(AllowlistReport::Refused { refused, current });

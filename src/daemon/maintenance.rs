@@ -8,6 +8,7 @@ use crate::core::ids::{SessionId, StationId};
 use crate::core::ledger::Authority;
 use crate::core::orders::{Answer, OrderedBy, StopTarget};
 use crate::daemon::event_loop::Daemon;
+use crate::daemon::execute::new_session_id;
 use crate::io::control::Peer;
 use crate::io::store::StoreError;
 use crate::protocol::control::{Maintenance, NOTE_MAX_CHARS, Reply};
@@ -38,7 +39,8 @@ impl Daemon {
 
     async fn switch_on(&mut self, station: StationId, reply: oneshot::Sender<Reply>) {
         let by = OrderedBy::Technician;
-        let (_, answers) = self.order_start(by, station.clone(), None, None).await;
+        let candidate = new_session_id();
+        let answers = self.order_start(by, station.clone(), candidate, None, None).await;
         self.tell(station.to_string(), answers, reply);
     }
 

@@ -7,9 +7,13 @@
 mod allowlist;
 mod badges;
 mod by_hand;
+mod commands;
+mod conditions;
 mod event_loop;
 mod execute;
+mod fork;
 mod import;
+pub(crate) mod ledger_pages;
 mod ledger_port;
 mod lists;
 mod maintenance;

@@ -13,7 +13,6 @@ use crate::core::event::Event;
 use crate::core::ids::{SessionId, StationId, UserId};
 use crate::core::orders::{Answer, OrderId, OrderedBy, StartOrder, StopOrder, StopTarget};
 use crate::daemon::event_loop::Daemon;
-use crate::daemon::execute::new_session_id;
 use crate::io::store::StoreError;
 
 /// At most two answers come to an order: that a start is on record, and what became of it.
@@ -51,19 +50,19 @@ impl Orders {
 }
 
 impl Daemon {
-    /// Starts a session without a tap. The id is that of the session, should it start.
+    /// Starts a session without a tap. `candidate` is the id of the session, should it start.
     pub(super) async fn order_start(
         &mut self,
         by: OrderedBy,
         station: StationId,
+        candidate: SessionId,
         user: Option<UserId>,
         badge: Option<(Uid, Entry)>,
-    ) -> (SessionId, mpsc::Receiver<Answer>) {
+    ) -> mpsc::Receiver<Answer> {
         let (order, answers) = self.orders.draw();
-        let candidate = new_session_id();
         let order = StartOrder { order, by, station, candidate, user, badge };
         self.handle(Event::StartOrdered(order)).await;
-        (candidate, answers)
+        answers
     }
 
     /// Ends a session; `now` also under load.

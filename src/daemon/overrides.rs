@@ -29,7 +29,6 @@ impl Daemon {
     }
 
     /// The same by the operator's id of the badge, as it was when the badge was blocked.
-    #[expect(dead_code, reason = "the commands that block and clear badges call it")]
     pub(super) async fn clear_override_of(
         &mut self,
         badge: &BadgeId,

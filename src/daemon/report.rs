@@ -1,5 +1,6 @@
 //! Tells journal, cloud and technician what happens.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::core::event::Notice;
@@ -76,7 +77,7 @@ impl Daemon {
             version: VERSION.into(),
             allowlist: self.gateway.allowlist().map(AllowlistStanding::from),
             clock: if now.synced { ClockState::Synced } else { ClockState::Unsynced },
-            public_key: None,
+            public_key: Some(self.identity.public_key()),
             alarms: self.alarm_kinds(),
         }
     }
@@ -107,7 +108,9 @@ impl Daemon {
             (has(Fault::SwitchWithoutSession), EventKind::SwitchWithoutSession),
             (self.watch.has_damaged_files(), EventKind::StoreSetAside),
         ];
-        alarms.into_iter().filter_map(|(raised, kind)| raised.then_some(kind)).collect()
+        let raised = alarms.into_iter().filter_map(|(raised, kind)| raised.then_some(kind));
+        let all: BTreeSet<EventKind> = raised.chain(self.watch.standing_alarms()).collect();
+        all.into_iter().collect()
     }
 
     /// Whether another client seemed to use this gateway's id of late.
@@ -160,6 +163,12 @@ impl Daemon {
             Request::NextTap { after } => return self.taps.on_request(after, reply),
             Request::Maintenance { order } => return self.on_maintenance(order, peer, reply).await,
             Request::Allowlist { ask } => self.on_list_request(ask).await,
+            Request::LedgerRecords { from } => return self.on_ledger_wanted(from, reply),
+            Request::LedgerVerify {} => return self.on_verify_wanted(reply),
+            Request::Identity {} => Reply::Identity {
+                gateway: self.settings.gateway_id.clone(),
+                public_key: self.identity.public_key(),
+            },
             Request::Reload {} => match self.on_reload() {
                 Ok(said) => Reply::Done(said),
                 Err(why) => Reply::Error(why),

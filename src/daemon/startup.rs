@@ -1,7 +1,7 @@
 //! Starts the daemon: store, recovery, tasks, READY. Nothing waits for a bus, reader or broker.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,22 +10,27 @@ use tokio::sync::mpsc;
 use crate::config::{Cloud, Config, Storage};
 use crate::core::event::Step;
 use crate::core::gateway::{Gateway, Startup};
+use crate::core::ids::StationId;
 use crate::core::ledger::EpochReason;
+use crate::core::memo::Memo;
 use crate::core::recovery::{MeterAccount, OpenSession, Survivors};
-use crate::core::time::Wall;
+use crate::core::site::Site;
+use crate::core::time::{Stamp, Uptime, Wall};
+use crate::daemon::commands::Commands;
 use crate::daemon::event_loop::{Daemon, Inputs, Settings};
 use crate::daemon::ledger_port::{LedgerPort, LinkClock};
 use crate::daemon::lists::ListDesk;
 use crate::daemon::orders::Orders;
 use crate::daemon::reload::Running;
-use crate::daemon::report::{VERSION, public_state};
+use crate::daemon::report::VERSION;
 use crate::daemon::taps::TapLog;
 use crate::daemon::watch::Watch;
 use crate::daemon::{EXIT_FAILURE, EXIT_PERMISSION, EXIT_STORAGE};
 use crate::io::clock::{self, Clock};
 use crate::io::control::{Control, ControlError};
+use crate::io::identity::{Identity, IdentityError};
 use crate::io::mqtt::{self, CloudEvent, CloudLink};
-use crate::io::store::{Opening, Recovered, Store, StoreError};
+use crate::io::store::{self, Opened, Opening, Recovered, Store, StoreError};
 use crate::io::systemd::Systemd;
 use crate::io::{modbus, pcsc};
 use crate::protocol::cloud::{ClockState, EventBody, LocalState};
@@ -41,35 +46,36 @@ const CONTROL_REQUESTS: usize = 8;
 /// and a worn card reads 5 MB/s.
 const STORE_CHECK: Duration = Duration::from_secs(300);
 
+/// When this process began: what is older than that was restored from the disk. A reload is no
+/// start.
+static RUNNING_SINCE: OnceLock<Uptime> = OnceLock::new();
+
 /// Opens, recovers, spawns; the daemon is ready when this returns.
 pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
     let config = running.config.clone();
     let systemd = Systemd::from_env();
     systemd.extend_timeout(STORE_CHECK);
+    let running_since = *RUNNING_SINCE.get_or_init(clock::uptime);
     let (store, recovered) = open_store(&config.storage)?;
+    let identity = Identity::open(&Identity::beside(&config.storage.path))?;
     let trusted = recovered.same_boot && recovered.newest.is_some_and(|newest| newest.synced);
     let clock = Clock::new(recovered.boot, trusted);
     let signed = config.cloud.as_ref().is_some_and(|cloud| !cloud.trusted_keys.is_empty());
     let floor = clock_floor(&recovered, signed);
-    let settings = settings_of(&config);
+    let settings = settings(&config, running_since, floor);
     let mut watch = Watch::new(config.wiring.readers.iter().map(|reader| reader.reader.clone()));
     watch.note_damaged(&recovered.damaged);
     let (field_sender, field_events) = mpsc::channel(FIELD_EVENTS);
     let (reader_sender, reader_events) = mpsc::channel(READER_EVENTS);
     let (asked_sender, asked) = mpsc::channel(CONTROL_REQUESTS);
     let field = modbus::spawn(&config.wiring, field_sender);
-    let startup = Startup {
-        version: VERSION.into(),
-        boot_id: clock::boot_id(),
-        allowlist: recovered.allowlist.clone(),
-        allowlist_arrived: recovered.allowlist_arrived,
-        clock_floor: floor,
-    };
-    let survivors = survivors(&recovered);
-    let (gateway, step) = Gateway::recover(config.site, &survivors, startup, clock.now());
+    let stations = config.site.stations.iter().map(|station| station.id.clone()).collect();
+    let (gateway, step) = recover(config.site, &recovered, floor, clock.now());
     let (cloud, cloud_events) = match config.cloud {
         Some(cloud) => {
-            let (link, events) = start_link(cloud, &settings, &store, &clock, floor)?;
+            let removed = store.show_stations(stations).await?;
+            let local = LinkParts { settings: &settings, identity: &identity, floor, removed };
+            let (link, events) = start_link(cloud, local, &store, &clock)?;
             (Some(link), events)
         }
         None => (None, mpsc::channel(1).1),
@@ -101,6 +107,8 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
         orders: Orders::default(),
         kept_memos: recovered.memos.clone(),
         lists,
+        commands: Commands::default(),
+        identity,
         reload: None,
         fatal: None,
         _control: control,
@@ -109,14 +117,35 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
     Ok(daemon)
 }
 
-fn settings_of(config: &Config) -> Settings {
+fn settings(config: &Config, running_since: Uptime, clock_floor: Wall) -> Settings {
     Settings {
         gateway_id: config.gateway_id.clone(),
         broker: config.cloud.as_ref().map(Cloud::endpoint),
         report_unknown_uids: config.cloud.as_ref().is_some_and(|cloud| cloud.report_unknown_uids),
         retention: config.storage.retention,
+        running_since,
+        clock_floor,
         wiring: config.wiring.clone(),
     }
+}
+
+fn recover(site: Site, recovered: &Recovered, clock_floor: Wall, now: Stamp) -> (Gateway, Step) {
+    let startup = Startup {
+        version: VERSION.into(),
+        boot_id: clock::boot_id(),
+        allowlist: recovered.allowlist.clone(),
+        allowlist_arrived: recovered.allowlist_arrived,
+        clock_floor,
+    };
+    let survivors = survivors(Living {
+        open_sessions: &recovered.open_sessions,
+        meters: &recovered.meters,
+        out_of_service: recovered.out_of_service.clone(),
+        newest: recovered.newest,
+        memos: recovered.memos.clone(),
+        opened: recovered.opened,
+    });
+    Gateway::recover(site, &survivors, startup, now)
 }
 
 impl Daemon {
@@ -131,12 +160,10 @@ impl Daemon {
             tracing::error!("{detail}; keep it, send it to the operator, check the card");
             self.send_event(EventBody::StoreSetAside { detail });
         }
-        for view in self.gateway.stations(self.clock.now()) {
-            if let Some(cloud) = &self.cloud {
-                cloud.publish_station(view.station.clone(), public_state(&view));
-            }
-        }
+        self.watch.forked = recovered.opened.filter(Opened::is_fork).map(|opened| opened.at);
+        self.republish_stations();
         self.publish_state().await;
+        self.resume_commands().await;
         let status = self.status_line();
         tracing::info!("tapgate {VERSION} is ready: {status}");
         self.systemd.ready(&status);
@@ -163,14 +190,26 @@ fn clock_floor(recovered: &Recovered, signed: bool) -> Wall {
     floors.into_iter().max().unwrap_or_default()
 }
 
-fn survivors(recovered: &Recovered) -> Survivors {
-    let sessions = recovered.open_sessions.iter().map(|open| OpenSession {
+/// What the store holds of what may still run.
+pub(super) struct Living<'a> {
+    pub(super) open_sessions: &'a [store::OpenSession],
+    pub(super) meters: &'a [store::MeterAccount],
+    pub(super) out_of_service: Vec<(StationId, Option<String>)>,
+    pub(super) newest: Option<Stamp>,
+    pub(super) memos: Vec<Memo>,
+    pub(super) opened: Option<Opened>,
+}
+
+/// What the core goes on from. A meter of which nothing was posted since its epoch was opened has
+/// counted for nobody knows whom.
+pub(super) fn survivors(living: Living<'_>) -> Survivors {
+    let sessions = living.open_sessions.iter().map(|open| OpenSession {
         start: open.start.clone(),
         started: open.started,
         posted_wh: open.posted_wh,
         ending: open.ending.map(|(reason, _)| reason),
     });
-    let meters = recovered.meters.iter().map(|account| MeterAccount {
+    let meters = living.meters.iter().map(|account| MeterAccount {
         station: account.station.clone(),
         meter: account.meter.clone(),
         serial: account.serial.clone(),
@@ -180,37 +219,50 @@ fn survivors(recovered: &Recovered) -> Survivors {
     Survivors {
         sessions: sessions.collect(),
         meters: meters.collect(),
-        out_of_service: recovered.out_of_service.clone(),
-        newest: recovered.newest,
-        memos: recovered.memos.clone(),
-        epoch_opened: recovered.opened.filter(|o| o.reason != EpochReason::First).map(|o| o.at),
+        out_of_service: living.out_of_service,
+        newest: living.newest,
+        memos: living.memos,
+        epoch_opened: living.opened.filter(|o| o.reason != EpochReason::First).map(|o| o.at),
     }
+}
+
+/// What the link needs beside the store.
+struct LinkParts<'a> {
+    settings: &'a Settings,
+    identity: &'a Identity,
+    floor: Wall,
+    removed: Vec<StationId>,
 }
 
 fn start_link(
     cloud: Cloud,
-    settings: &Settings,
+    parts: LinkParts<'_>,
     store: &Store,
     clock: &Clock,
-    floor: Wall,
 ) -> anyhow::Result<(CloudLink, mpsc::Receiver<CloudEvent>)> {
     let local = LocalState {
         boot: clock.now().boot,
         version: VERSION.into(),
         allowlist: None,
         clock: ClockState::Unsynced,
-        public_key: None,
+        public_key: Some(parts.identity.public_key()),
         alarms: Vec::new(),
     };
+    let gateway_id = parts.settings.gateway_id.clone();
     mqtt::spawn(mqtt::Setup {
         cloud,
-        gateway_id: settings.gateway_id.clone(),
+        gateway_id: gateway_id.clone(),
         local,
-        removed_stations: Vec::new(),
-        ledger: LedgerPort(store.clone()),
+        removed_stations: parts.removed,
+        ledger: LedgerPort {
+            store: store.clone(),
+            gateway_id,
+            identity: parts.identity.clone(),
+            clock: clock.clone(),
+        },
         clock: Arc::new(LinkClock {
             clock: clock.clone(),
-            floor: Arc::new(AtomicI64::new(floor.0)),
+            floor: Arc::new(AtomicI64::new(parts.floor.0)),
         }),
         timing: mqtt::Timing::default(),
     })
@@ -221,6 +273,9 @@ fn start_link(
 pub(super) fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<StoreError>() {
         let _ = error;
+        return EXIT_STORAGE;
+    }
+    if error.downcast_ref::<IdentityError>().is_some() {
         return EXIT_STORAGE;
     }
     match error.downcast_ref::<ControlError>() {

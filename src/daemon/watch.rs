@@ -1,12 +1,14 @@
 //! What the tasks last said of themselves, for the watchdog and for `tapgate status`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::core::ids::{BusId, ReaderId, StationId};
+use crate::core::time::Stamp;
 use crate::daemon::event_loop::Chore;
 use crate::io::pcsc::{Ambiguity, ReaderEvent};
+use crate::protocol::cloud::EventKind;
 use crate::protocol::control::ReaderStatus;
 
 /// Readers, chores and bus progress.
@@ -22,6 +24,12 @@ pub(super) struct Watch {
     buttons: BTreeMap<ReaderId, Vec<StationId>>,
     /// Files of the store that were set aside.
     damaged: Vec<String>,
+    /// What the cloud's acknowledgements contradict, until one is accepted again.
+    ledger_alarms: BTreeSet<EventKind>,
+    /// When this disk was found to be rolled back or cloned.
+    pub(super) forked: Option<Stamp>,
+    /// What was found wrong with the site at the last look.
+    conditions: BTreeSet<EventKind>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +56,9 @@ impl Watch {
             unreachable: BTreeMap::new(),
             buttons: BTreeMap::new(),
             damaged: Vec::new(),
+            ledger_alarms: BTreeSet::new(),
+            forked: None,
+            conditions: BTreeSet::new(),
         }
     }
 
@@ -110,6 +121,29 @@ impl Watch {
 
     pub(super) fn has_unreachable_bus(&self) -> bool {
         !self.unreachable.is_empty()
+    }
+
+    pub(super) fn note_ledger_alarm(&mut self, kind: EventKind) {
+        self.ledger_alarms.insert(kind);
+    }
+
+    /// Ledger and cloud agree again.
+    pub(super) fn note_acknowledged(&mut self) {
+        self.ledger_alarms.clear();
+    }
+
+    /// Notes whether something is wrong; true where that is news.
+    pub(super) fn note_condition(&mut self, kind: EventKind, wrong: bool) -> bool {
+        if wrong {
+            return self.conditions.insert(kind);
+        }
+        self.conditions.remove(&kind);
+        false
+    }
+
+    /// What is wrong with ledger, disk, clock and list, for `up/state`.
+    pub(super) fn standing_alarms(&self) -> impl Iterator<Item = EventKind> {
+        self.ledger_alarms.iter().chain(&self.conditions).copied()
     }
 
     /// The buttons of all open selections: each reader has its own.

@@ -162,6 +162,14 @@ impl StandInCloud {
         self.inner.changed.notify_one();
     }
 
+    /// Publishes any JSON below the gateway's `down/`, signed where the cloud has a key.
+    pub fn publish_signed(&self, down: Down, content: Value, retain: bool) {
+        let mut desk = self.inner.desk();
+        let message = Outgoing { retain, ..desk.message(&self.inner.topics, down, content) };
+        desk.outgoing.push(message);
+        self.inner.changed.notify_one();
+    }
+
     /// Stops acknowledging, or starts again with all that is stored.
     pub fn withhold_acks(&self, withhold: bool) {
         let mut desk = self.inner.desk();

@@ -13,17 +13,39 @@ use tracing::{Dispatch, Event, Level, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt as stderr};
+use tracing_subscriber::{EnvFilter, Registry, fmt as stderr, reload};
 
 /// A burst of this many lines waits for journald; at 200 bytes a line that is 100 KiB.
 const QUEUE: usize = 512;
 /// Sets the level (`info`, `debug`, `tapgate::io::modbus=trace`, ...).
 pub const LEVEL_VARIABLE: &str = "TAPGATE_LOG";
 
+/// Changes the level while the program runs.
+static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Logs at `level` from now on; at what the environment says without one.
+pub fn set_level(level: Option<&str>) {
+    let filter = level.map_or_else(configured, |level| EnvFilter::new(directives(level)));
+    if let Some(handle) = LEVEL.get()
+        && let Err(error) = handle.reload(filter)
+    {
+        tracing::warn!(%error, "the level of the log cannot be changed");
+    }
+}
+
+fn configured() -> EnvFilter {
+    EnvFilter::try_from_env(LEVEL_VARIABLE).unwrap_or_else(|_| EnvFilter::new(directives("info")))
+}
+
+/// Libraries speak up only where something is wrong.
+fn directives(level: &str) -> String {
+    format!("{level},rumqttc=error")
+}
+
 /// Starts logging. Under systemd (`JOURNAL_STREAM`) to journald, else, or without it, to stderr.
 pub fn init() {
-    let filter = EnvFilter::try_from_env(LEVEL_VARIABLE)
-        .unwrap_or_else(|_| EnvFilter::new("info,rumqttc=error"));
+    let (filter, handle) = reload::Layer::new(configured());
+    LEVEL.get_or_init(|| handle);
     let journald = std::env::var_os("JOURNAL_STREAM").map(|_| queue_to_journald());
     let failure = match journald {
         Some(Ok(queue)) => {

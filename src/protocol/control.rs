@@ -66,6 +66,15 @@ pub enum Request {
         /// The number that the answer before named; `None` to begin.
         after: Option<u64>,
     },
+    /// A page of the ledger, from this record on.
+    LedgerRecords {
+        /// The first one; one beyond the head asks for the bounds alone.
+        from: u64,
+    },
+    /// Check the whole ledger.
+    LedgerVerify {},
+    /// Who the gateway is to its cloud.
+    Identity {},
 }
 
 impl Request {
@@ -75,7 +84,10 @@ impl Request {
             Request::Status {}
             | Request::Reload {}
             | Request::Badge { .. }
-            | Request::Allowlist { .. } => Duration::from_secs(5),
+            | Request::Allowlist { .. }
+            | Request::LedgerRecords { .. }
+            | Request::Identity {} => Duration::from_secs(5),
+            Request::LedgerVerify {} => LEDGER_PATIENCE,
             // A reader's driver may take its time to tell its serial number.
             Request::Readers {} => Duration::from_secs(10),
             Request::NextTap { .. } => TAP_PATIENCE + Duration::from_secs(5),
@@ -103,6 +115,17 @@ pub enum Reply {
     StationTest(Box<StationTest>),
     /// To [`Request::Allowlist`].
     List(ListReply),
+    /// To [`Request::LedgerRecords`].
+    LedgerRecords(LedgerPage),
+    /// To [`Request::LedgerVerify`].
+    LedgerVerified(LedgerVerified),
+    /// To [`Request::Identity`].
+    Identity {
+        /// The gateway's id.
+        gateway: String,
+        /// Its Ed25519 key, base64url.
+        public_key: String,
+    },
     /// To a request that changed something; says what.
     Done(String),
     /// To [`Request::Badge`].
@@ -117,6 +140,49 @@ pub enum Reply {
     Storage(String),
     /// The request cannot be served; says why and what to do.
     Error(String),
+}
+
+/// Records in one page: with the longest ones it stays below [`REPLY_MAX_BYTES`].
+pub const LEDGER_PAGE: usize = 100;
+
+/// A slow card reads some thousand records a second.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Consecutive records of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the cloud contract")]
+pub struct LedgerPage {
+    pub epoch: String,
+    pub head: u64,
+    pub acked: u64,
+    pub floor: u64,
+    pub records: Vec<LedgerRecord>,
+}
+
+/// One record as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of the cloud contract")]
+pub struct LedgerRecord {
+    pub seq: u64,
+    pub hash: String,
+    pub record: String,
+}
+
+/// What a check of the ledger found whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerVerified {
+    /// Always true; a damaged ledger is an error.
+    pub whole: bool,
+    /// The ledger's database.
+    pub epoch: String,
+    /// Records whose hash was computed anew.
+    pub records: u64,
+    /// The last one.
+    pub head: u64,
+    /// The hash there.
+    pub hash: String,
+    /// Whether the accounts were rebuilt from the records and compared.
+    pub accounts_rebuilt: bool,
 }
 
 /// The gateway at a glance.

@@ -167,16 +167,16 @@ fn malformed_messages_change_nothing_and_valid_ones_still_work() {
     ] {
         cloud.publish_raw(Down::Ack, ack, false);
     }
-    cloud.publish_raw(Down::Command, r#"{"id":"retained"}"#, true);
-    cloud.publish_raw(Down::Command, r#"{"id":"live"}"#, false);
+    cloud.publish_raw(Down::Command, command("retained"), true);
+    cloud.publish_raw(Down::Command, command("live"), false);
 
     // Mosquitto delivers a retained command to an existing subscription without the flag.
     let command = gateway.wait_for(|event| match event {
-        CloudEvent::Command(payload) if payload != br#"{"id":"retained"}"# => Some(payload),
+        CloudEvent::Command { command, .. } if command.id != "retained" => Some(command.id),
         CloudEvent::AllowlistHead(_) | CloudEvent::AllowlistPart(_) => panic!("{event:?}"),
         _ => None,
     });
-    assert_eq!(command, br#"{"id":"live"}"#);
+    assert_eq!(command, "live");
     assert_eq!(gateway.ledger.books().acked, 5);
 
     gateway.append(5);
@@ -192,7 +192,7 @@ fn malformed_messages_change_nothing_and_valid_ones_still_work() {
 fn a_retained_command_is_ignored() {
     let broker = Broker::start();
     let cloud = StandInCloud::start(broker.port(), GATEWAY).expect("a cloud");
-    cloud.publish_raw(Down::Command, r#"{"id":"old"}"#, true);
+    cloud.publish_raw(Down::Command, command("old"), true);
     cloud.push_allowlist(vec![], 1);
     // What the cloud published is with the broker once something of later has come back.
     let mut first = Gateway::start(broker.port());
@@ -201,12 +201,18 @@ fn a_retained_command_is_ignored() {
 
     let mut gateway = Gateway::start(broker.port());
     gateway.wait_for(|event| matches!(event, CloudEvent::AllowlistHead(_)).then_some(()));
-    cloud.publish_raw(Down::Command, r#"{"id":"new"}"#, false);
+    cloud.publish_raw(Down::Command, command("new"), false);
     let command = gateway.wait_for(|event| match event {
-        CloudEvent::Command(payload) => Some(payload),
+        CloudEvent::Command { command, .. } => Some(command.id),
         _ => None,
     });
-    assert_eq!(command, br#"{"id":"new"}"#);
+    assert_eq!(command, "new");
+}
+
+/// A command with a whole frame.
+fn command(id: &str) -> String {
+    let expires = "2126-11-22T10:00:00Z";
+    json!({"id": id, "nonce": "n", "ctr": 1, "expires": expires, "op": "x", "args": {}}).to_string()
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod commands;
 mod consumer;
 mod faults;
 mod link;
+mod patterns;
 mod soak;
 #[path = "../support/mod.rs"]
 mod support;

@@ -7,10 +7,12 @@ mod bad_input;
 mod badges;
 mod cli;
 mod cloud;
+mod commands;
 mod consumer;
 #[path = "../support/consumer.rs"]
 mod consumer_process;
 mod daemon;
+mod fork;
 mod full_disk;
 mod fuzz;
 mod listener;
@@ -19,6 +21,7 @@ mod maintenance;
 #[path = "../support/modbus_peer.rs"]
 mod modbus_peer;
 mod parts;
+mod patterns;
 mod people;
 mod reload;
 mod restart;

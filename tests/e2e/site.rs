@@ -9,10 +9,13 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Output};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 use tapgate::demo::broker::PrivateBroker;
 use tapgate::demo::card::VirtualCard;
-use tapgate::demo::cloud::{StandInCloud, View};
+use tapgate::demo::cloud::{Options, StandInCloud, View};
 use tapgate::demo::pcscd::{PrivatePcscd, SOCKET_VARIABLE};
 use tempfile::TempDir;
 
@@ -56,6 +59,37 @@ impl Site {
         site.start();
         site.until_ready();
         site
+    }
+
+    /// The same, where the cloud signs what it sends.
+    pub(crate) fn running_with_keys() -> Site {
+        let mut site = Site::ready_to_start();
+        site.sign(&[7; 32]);
+        site.start();
+        site.until_ready();
+        site
+    }
+
+    /// Makes the cloud sign, and the gateway trust nobody else. Before the first start.
+    pub(crate) fn sign(&mut self, seed: &[u8; 32]) {
+        let options = Options {
+            port: self.broker.port(),
+            gateway_id: GATEWAY.into(),
+            login: None,
+            signing_seed: Some(*seed),
+        };
+        self.cloud = StandInCloud::start_with(options).expect("a thread");
+        self.cloud.push_allowlist(people::allowlist(), 1);
+        let key = SigningKey::from_bytes(seed).verifying_key();
+        let key = URL_SAFE_NO_PAD.encode(key.as_bytes());
+        self.change_config("[cloud]\n", &format!("[cloud]\ntrusted_keys = [\"{key}\"]\n"));
+    }
+
+    /// Edits the config file; whoever runs has to be told.
+    pub(crate) fn change_config(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(self.config()).expect("a config");
+        assert!(text.contains(from), "{from}");
+        fs::write(self.config(), text.replacen(from, to, 1)).expect("a config");
     }
 
     /// Everything but the daemon, over Modbus TCP.
@@ -257,6 +291,14 @@ impl Site {
         let numbers: Vec<u64> = usage.records.iter().filter_map(|it| it["seq"].as_u64()).collect();
         assert_eq!(numbers, (1..=usage.records.len() as u64).collect::<Vec<_>>());
         view
+    }
+
+    /// Waits until every record of this epoch is acknowledged.
+    pub(crate) fn settled_epoch(&mut self, epoch: &str) {
+        self.until("all records of the epoch are acknowledged", |site| {
+            let ledger = site.status()["ledger"].clone();
+            ledger["epoch"] == epoch && ledger["head"] == ledger["acked"]
+        });
     }
 
     fn give_up(&self, what: &str) -> ! {

@@ -21,6 +21,8 @@ pub(crate) struct Books {
     /// Every acknowledgement that was accepted, in order.
     pub(crate) accepted: Vec<u64>,
     pub(crate) connections: u64,
+    /// Commands whose replies the broker has taken.
+    pub(crate) delivered: Vec<String>,
     newest: Wall,
 }
 
@@ -33,6 +35,7 @@ impl MemoryLedger {
             acked: 0,
             accepted: vec![],
             connections: 0,
+            delivered: vec![],
             newest: Wall(i64::MIN),
         })))
     }
@@ -126,5 +129,19 @@ impl Ledger for MemoryLedger {
         let mut books = self.books();
         books.connections += 1;
         ready(Ok(books.connections))
+    }
+
+    fn checkpoint(&self) -> impl Future<Output = Result<String, LedgerError>> {
+        let head = self.books().records.len();
+        ready(Ok(format!("header.{head}.signature")))
+    }
+
+    fn reply_delivered(
+        &self,
+        id: String,
+        _: String,
+    ) -> impl Future<Output = Result<(), LedgerError>> {
+        self.books().delivered.push(id);
+        ready(Ok(()))
     }
 }

@@ -81,6 +81,8 @@ pub struct Meter {
     pub sessions_wh: i64,
     pub unattributed_wh: i64,
     pub open_sessions: u32,
+    /// Intervals of the register that are counted: after a fork some come twice.
+    counted: Vec<(i64, i64)>,
 }
 
 impl Usage {
@@ -209,8 +211,12 @@ impl Usage {
         }
         if let Some(meter) = self.meter(record) {
             meter.open_sessions = meter.open_sessions.saturating_sub(1);
-            meter.sessions_wh += energy_wh.unwrap_or(0);
             let posted = start_wh.zip(energy_wh).map(|(start, energy)| start + energy);
+            let energy_wh = energy_wh.unwrap_or(0);
+            meter.sessions_wh += match (start_wh, posted, end_wh) {
+                (Some(from), Some(to), Some(end)) if to == end => meter.count(from, to),
+                _ => energy_wh,
+            };
             meter.see(end_wh.or(posted));
         }
         true
@@ -220,7 +226,7 @@ impl Usage {
         let bounds = record["from_wh"].as_i64().zip(record["to_wh"].as_i64());
         let Some((from, to)) = bounds else { return false };
         let Some(meter) = self.meter(record) else { return false };
-        meter.unattributed_wh += to - from;
+        meter.unattributed_wh += meter.count(from, to);
         meter.see(Some(to));
         true
     }
@@ -238,6 +244,7 @@ impl Usage {
         if record["kind"] == "meter_replaced" {
             meter.first_wh += new_wh - old_wh;
             meter.last_wh = new_wh;
+            meter.counted.clear();
         }
         true
     }
@@ -263,6 +270,20 @@ impl Meter {
     /// What the register counted and no account did.
     pub fn imbalance_wh(&self) -> i64 {
         self.last_wh - self.first_wh - self.sessions_wh - self.unattributed_wh
+    }
+
+    /// How much of an interval was not counted before.
+    fn count(&mut self, from: i64, to: i64) -> i64 {
+        let overlap = |(a, b): &(i64, i64)| (to.min(*b) - from.max(*a)).max(0);
+        let counted: i64 = self.counted.iter().map(overlap).sum();
+        // Kept apart from each other, so that nothing is subtracted twice.
+        let mut rest = vec![(from, to)];
+        for (a, b) in &self.counted {
+            let cut = |(x, y): (i64, i64)| [(x, y.min(*a)), (x.max(*b), y)];
+            rest = rest.into_iter().flat_map(cut).filter(|(x, y)| x < y).collect();
+        }
+        self.counted.extend(rest);
+        (to - from).max(0) - counted
     }
 
     fn see(&mut self, register_wh: Option<i64>) {
@@ -334,6 +355,16 @@ mod tests {
         assert_eq!(usage.quarantined, [records[4].clone()]);
         assert_eq!(usage.sessions["s"].end.as_ref().and_then(|end| end.energy_wh), Some(497));
         assert_eq!(usage.imbalances(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn counts_no_interval_of_a_register_twice() {
+        let mut meter = Meter::default();
+        assert_eq!(meter.count(100, 200), 100);
+        assert_eq!(meter.count(100, 200), 0);
+        assert_eq!(meter.count(50, 250), 100);
+        assert_eq!(meter.count(0, 300), 100);
+        assert_eq!(meter.count(300, 300), 0);
     }
 
     #[test]

@@ -27,6 +27,10 @@ pub struct View {
     pub events: Vec<Value>,
     /// `up/allowlist`.
     pub allowlist_reports: Vec<Value>,
+    /// `up/reply`.
+    pub replies: Vec<Value>,
+    /// The last `up/checkpoint`, as it came.
+    pub checkpoint: Option<String>,
     /// Payloads that cannot be read.
     pub unreadable: Vec<String>,
 }
@@ -40,6 +44,11 @@ impl View {
     /// Events of one kind.
     pub fn events_of(&self, kind: &str) -> impl Iterator<Item = &Value> {
         self.events.iter().filter(move |event| event["kind"] == kind)
+    }
+
+    /// Replies to one command, in order.
+    pub fn replies_to(&self, id: &str) -> Vec<&Value> {
+        self.replies.iter().filter(|reply| reply["id"] == id).collect()
     }
 
     /// Refused taps.
@@ -61,6 +70,10 @@ impl View {
         if what == "usage" {
             return self.on_usage(payload);
         }
+        if what == "checkpoint" {
+            self.checkpoint = Some(String::from_utf8_lossy(payload).into_owned());
+            return false;
+        }
         let Ok(value) = serde_json::from_slice::<Value>(payload) else {
             self.unreadable.push(what.to_owned());
             return false;
@@ -68,6 +81,7 @@ impl View {
         match what {
             "state" => self.on_state(value),
             "event" => keep(&mut self.events, value),
+            "reply" => keep(&mut self.replies, value),
             "allowlist" => keep(&mut self.allowlist_reports, value),
             _ => {}
         }

@@ -6,6 +6,7 @@ use serde::de::IgnoredAny;
 
 use super::signature::{BadSignature, TrustedKeys};
 use crate::core::time::Wall;
+use crate::protocol::cloud::command::Command;
 use crate::protocol::cloud::{Ack, Down, MAX_PAYLOAD_BYTES, Topics};
 
 /// A good message.
@@ -14,7 +15,7 @@ pub(super) enum Message {
     Ack(Ack),
     AllowlistHead(Vec<u8>),
     AllowlistPart(Vec<u8>),
-    Command(Vec<u8>),
+    Command(Command),
 }
 
 impl Message {
@@ -67,7 +68,7 @@ pub(super) fn read(
         Down::Ack => Ack::parse(&json).map(Message::Ack).map_err(Refused::Malformed),
         Down::Allowlist => object(json).map(Message::AllowlistHead),
         Down::Part => object(json).map(Message::AllowlistPart),
-        Down::Command => object(json).map(Message::Command),
+        Down::Command => Command::parse(&json).map(Message::Command).map_err(Refused::Malformed),
     }
 }
 
@@ -124,7 +125,6 @@ mod tests {
             judge("allowlist", head, true),
             Ok(Message::AllowlistHead(head.as_bytes().to_vec()))
         );
-        assert_eq!(judge("cmd", "{}", false), Ok(Message::Command(b"{}".to_vec())));
         assert_eq!(judge("part", " {}", false), Ok(Message::AllowlistPart(b" {}".to_vec())));
     }
 }

@@ -25,6 +25,16 @@ pub trait Ledger: Send + 'static {
     /// A number higher than every one before, on disk before it returns. It need not be the next
     /// one: reserving a block of them spares writes while the broker is away.
     fn next_connection(&self) -> impl Future<Output = Result<u64, LedgerError>>;
+
+    /// The signed totals as of now: a JWS in compact form.
+    fn checkpoint(&self) -> impl Future<Output = Result<String, LedgerError>>;
+
+    /// The broker has taken this reply to command `id`: a restart need not send it again.
+    fn reply_delivered(
+        &self,
+        id: String,
+        reply: String,
+    ) -> impl Future<Output = Result<(), LedgerError>>;
 }
 
 /// Where the ledger stands.

@@ -4,6 +4,7 @@
 //! a bounded channel. Usage is not handed over: the link reads it from the [`Ledger`] and sends it
 //! again until the cloud has acknowledged it.
 
+mod answers;
 mod backoff;
 mod clones;
 mod connection;
@@ -27,12 +28,14 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Cloud;
 use crate::core::ids::StationId;
 use crate::core::time::{Stamp, Wall};
+use crate::protocol::cloud::command::Command;
 use crate::protocol::cloud::{
-    AllowlistReport, EventKind, EventMessage, LocalState, StationState, Topics,
+    AllowlistReport, CommandReply, EventKind, EventMessage, LocalState, StationState, Topics,
 };
 
 pub use connection::ConnectError;
 pub use ledger::{AckOutcome, Batch, Ledger, LedgerError, Standing};
+pub use outbox::Replay;
 pub use probe::{Caller, Check, Outcome, probe};
 pub use sender::{MAX_ACK_BACKOFF, Window};
 pub use signature::{BadSignature, TrustedKeys};
@@ -62,8 +65,20 @@ pub enum CloudEvent {
     AllowlistHead(Vec<u8>),
     /// A chunk of an allowlist's part: one JSON object.
     AllowlistPart(Vec<u8>),
-    /// A command, verified where keys are set: one JSON object, never a retained one.
-    Command(Vec<u8>),
+    /// A command, verified where keys are set, never a retained one.
+    Command {
+        /// Its frame is whole.
+        command: Command,
+        /// The nonce of the connection on which it came.
+        nonce: String,
+    },
+    /// A replay is with the broker, or its records are not there any more.
+    ReplayEnded {
+        /// The command that wanted it.
+        id: String,
+        /// Whether all of it went.
+        complete: bool,
+    },
     /// A message that changed nothing. It is in the journal and an event already.
     BadMessage {
         /// Where it came.
@@ -133,6 +148,8 @@ pub struct Timing {
     pub state_pause: Duration,
     /// The same for a change of head and acknowledgement only (contract: within 30 s).
     pub counters_pause: Duration,
+    /// Between two checkpoints.
+    pub checkpoint: Duration,
 }
 
 impl Default for Timing {
@@ -144,6 +161,7 @@ impl Default for Timing {
             ack_timeout: Duration::from_secs(30),
             state_pause: Duration::from_secs(1),
             counters_pause: Duration::from_secs(20),
+            checkpoint: Duration::from_secs(3_600),
         }
     }
 }
@@ -231,6 +249,25 @@ impl CloudLink {
     /// Tells the cloud what became of an allowlist.
     pub fn report_allowlist(&self, report: AllowlistReport) {
         self.shared.outbox().report(report);
+        self.shared.changed.notify_one();
+    }
+
+    /// Answers a command; kept in memory until the broker has it.
+    pub fn reply(&self, reply: CommandReply) {
+        self.shared.outbox().reply(reply);
+        self.shared.changed.notify_one();
+    }
+
+    /// Sends records again; [`CloudEvent::ReplayEnded`] follows. False where too many replays wait.
+    pub fn replay(&self, replay: Replay) -> bool {
+        let taken = self.shared.outbox().replay(replay);
+        self.shared.changed.notify_one();
+        taken
+    }
+
+    /// Publishes the states of gateway and stations at once, changed or not.
+    pub fn report_state(&self) {
+        self.shared.outbox().want_state();
         self.shared.changed.notify_one();
     }
 

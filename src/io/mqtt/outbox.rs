@@ -5,11 +5,30 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::events::EventQueue;
 use crate::core::ids::StationId;
-use crate::protocol::cloud::{AllowlistReport, LocalState, StationState};
+use crate::protocol::cloud::{AllowlistReport, CommandReply, LocalState, StationState};
 
 /// Reports kept while the broker is away; the state says on connect which list decides, and the
 /// retained head comes again, so that older ones say nothing new.
 const MAX_REPORTS: usize = 16;
+
+/// Replies kept while the broker is away; all of them are on disk and sent again when asked for.
+const MAX_REPLIES: usize = 256;
+
+/// Replays that wait for each other. One covers any range, so more are a mistake.
+const MAX_REPLAYS: usize = 8;
+
+/// Records that the cloud wants again, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// The command's id.
+    pub id: String,
+    /// Of which epoch.
+    pub epoch: String,
+    /// The next one to send.
+    pub next: u64,
+    /// The last one.
+    pub to: u64,
+}
 
 /// What is to be published beside the ledger.
 #[derive(Debug)]
@@ -23,6 +42,12 @@ pub(super) struct Outbox {
     unpublished: BTreeSet<StationId>,
     pub(super) events: EventQueue,
     reports: VecDeque<AllowlistReport>,
+    /// Oldest first; the oldest gives way.
+    pub(super) replies: VecDeque<CommandReply>,
+    /// The first one is being sent.
+    pub(super) replays: VecDeque<Replay>,
+    /// Whether the cloud asked for the state as it is.
+    pub(super) state_wanted: bool,
     /// Whether the ledger grew since it was last looked at.
     pub(super) records_committed: bool,
 }
@@ -37,6 +62,9 @@ impl Outbox {
             unpublished: BTreeSet::new(),
             events: EventQueue::default(),
             reports: VecDeque::new(),
+            replies: VecDeque::new(),
+            replays: VecDeque::new(),
+            state_wanted: false,
             records_committed: false,
         }
     }
@@ -64,6 +92,40 @@ impl Outbox {
             self.reports.pop_front();
         }
         self.reports.push_back(report);
+    }
+
+    pub(super) fn reply(&mut self, reply: CommandReply) {
+        // Only the newest reply to a command says anything.
+        self.replies.retain(|waiting| waiting.id != reply.id || waiting == &reply);
+        if self.replies.len() == MAX_REPLIES {
+            self.replies.pop_front();
+        }
+        self.replies.push_back(reply);
+    }
+
+    /// Takes replies back, oldest first, that went to a broker which never confirmed them.
+    pub(super) fn put_back_replies(&mut self, replies: Vec<CommandReply>) {
+        for reply in replies.into_iter().rev() {
+            self.replies.push_front(reply);
+        }
+        while self.replies.len() > MAX_REPLIES {
+            self.replies.pop_front();
+        }
+    }
+
+    /// False where too many wait already.
+    pub(super) fn replay(&mut self, replay: Replay) -> bool {
+        let room = self.replays.len() < MAX_REPLAYS;
+        if room {
+            self.replays.push_back(replay);
+        }
+        room
+    }
+
+    /// The cloud wants to see everything that is retained.
+    pub(super) fn want_state(&mut self) {
+        self.state_wanted = true;
+        self.on_connected();
     }
 
     /// The next station to publish; without a state its retained message is cleared.

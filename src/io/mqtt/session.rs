@@ -15,8 +15,8 @@ use super::ledger::{AckOutcome, Ledger, LedgerError};
 use super::link::{Worker, stopped};
 use super::sender::fit;
 use crate::protocol::cloud::{
-    Ack, Down, EventBody, EventKind, EventMessage, MAX_BATCH_RECORDS, MAX_PAYLOAD_BYTES,
-    MAX_RETAINED_BYTES, Offline, State,
+    Ack, CommandReply, Down, EventBody, EventKind, EventMessage, MAX_BATCH_RECORDS,
+    MAX_PAYLOAD_BYTES, MAX_RETAINED_BYTES, Offline, State,
 };
 
 /// Messages handed to rumqttc that the broker has not confirmed. Mosquitto takes 20 at a time by
@@ -36,9 +36,13 @@ const MAX_DETAIL_CHARS: usize = 200;
 const GATHER: Duration = Duration::from_millis(20);
 
 /// A message on its way to the broker.
-enum Sent {
+pub(super) enum Sent {
     /// Goes again after a reconnect.
     Event(EventMessage),
+    /// The same.
+    Reply(CommandReply),
+    /// Records up to this one, again.
+    Replay(u64),
     /// Nothing is lost with it: it is in the ledger, or published on every connect.
     Replaceable,
     /// The offline state of a clean stop.
@@ -52,7 +56,7 @@ pub(super) enum Ended {
 }
 
 pub(super) struct Session<'a, L> {
-    worker: &'a mut Worker<L>,
+    pub(super) worker: &'a mut Worker<L>,
     client: AsyncClient,
     conn: u64,
     nonce: String,
@@ -64,6 +68,10 @@ pub(super) struct Session<'a, L> {
     state: Option<(Instant, u64, u64)>,
     ledger_retry: Option<Instant>,
     resubscribe: Option<Instant>,
+    pub(super) checkpoint_due: Instant,
+    /// A batch of a replay is on its way.
+    pub(super) replaying: bool,
+    pub(super) replay_retry: Option<Instant>,
     /// The daemon has not heard of this acknowledgement yet. Only the newest matters, so that a
     /// daemon that is busy does not hold up the draining of a long ledger.
     unreported: Option<u64>,
@@ -81,6 +89,9 @@ impl<'a, L: Ledger> Session<'a, L> {
             state: None,
             ledger_retry: None,
             resubscribe: None,
+            checkpoint_due: Instant::now(),
+            replaying: false,
+            replay_retry: None,
             unreported: None,
         }
     }
@@ -102,7 +113,7 @@ impl<'a, L: Ledger> Session<'a, L> {
         }
         self.worker.emit(CloudEvent::Connected).await;
         let ended = self.serve(&mut packets, pump).await;
-        self.keep_unconfirmed_events();
+        self.keep_unconfirmed();
         ended
     }
 
@@ -155,7 +166,7 @@ impl<'a, L: Ledger> Session<'a, L> {
         while self.submitted.iter().chain(self.unconfirmed.iter().map(|(_, s)| s)).any(is_farewell)
         {
             match timeout_at(deadline, packets.recv()).await {
-                Ok(Some(event)) => self.on_delivery(&event),
+                Ok(Some(event)) => drop(self.on_delivery(&event)),
                 Ok(None) | Err(_) => return,
             }
         }
@@ -165,14 +176,19 @@ impl<'a, L: Ledger> Session<'a, L> {
         }
     }
 
-    fn keep_unconfirmed_events(&mut self) {
+    fn keep_unconfirmed(&mut self) {
         let unconfirmed = self.unconfirmed.drain(..).map(|(_, sent)| sent);
-        let all: Vec<Sent> = unconfirmed.chain(self.submitted.drain(..)).collect();
-        let events = all.into_iter().filter_map(|sent| match sent {
-            Sent::Event(event) => Some(event),
-            Sent::Replaceable | Sent::Farewell => None,
-        });
-        self.worker.shared.outbox().events.put_back(events);
+        let (mut events, mut replies) = (Vec::new(), Vec::new());
+        for sent in unconfirmed.chain(self.submitted.drain(..)) {
+            match sent {
+                Sent::Event(event) => events.push(event),
+                Sent::Reply(reply) => replies.push(reply),
+                Sent::Replay(_) | Sent::Replaceable | Sent::Farewell => {}
+            }
+        }
+        let mut outbox = self.worker.shared.outbox();
+        outbox.events.put_back(events.into_iter());
+        outbox.put_back_replies(replies);
     }
 
     // What goes up.
@@ -181,6 +197,7 @@ impl<'a, L: Ledger> Session<'a, L> {
         self.publish_state();
         self.publish_stations_and_reports();
         self.publish_usage().await;
+        self.publish_answers().await;
         self.publish_events();
         self.worker.note_standing();
         if self.resubscribe.is_some_and(|at| at <= Instant::now()) {
@@ -188,11 +205,11 @@ impl<'a, L: Ledger> Session<'a, L> {
         }
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.submitted.len() + self.unconfirmed.len() < MAX_UNCONFIRMED
     }
 
-    fn publish(&mut self, topic: String, retain: bool, payload: Vec<u8>, sent: Sent) {
+    pub(super) fn publish(&mut self, topic: String, retain: bool, payload: Vec<u8>, sent: Sent) {
         let most = if retain { MAX_RETAINED_BYTES } else { MAX_PAYLOAD_BYTES };
         let bytes = payload.len();
         if bytes > most {
@@ -220,7 +237,10 @@ impl<'a, L: Ledger> Session<'a, L> {
         let timing = &self.worker.timing;
         let Some((published, head, acked)) = self.state else { return Some(now) };
         let standing = self.worker.window.standing();
-        if self.worker.shared.outbox().local_changed {
+        let outbox = self.worker.shared.outbox();
+        if outbox.state_wanted {
+            Some(now)
+        } else if outbox.local_changed {
             Some(published + timing.state_pause)
         } else if (standing.head, standing.acked) != (head, acked) {
             Some(published + timing.counters_pause)
@@ -238,6 +258,7 @@ impl<'a, L: Ledger> Session<'a, L> {
         let local = {
             let mut outbox = self.worker.shared.outbox();
             outbox.local_changed = false;
+            outbox.state_wanted = false;
             outbox.local.clone()
         };
         self.state = Some((now, standing.head, standing.acked));
@@ -295,6 +316,9 @@ impl<'a, L: Ledger> Session<'a, L> {
         let grown = std::mem::take(&mut self.worker.shared.outbox().records_committed);
         if grown {
             let standing = self.worker.ledger.standing().await?;
+            if standing.epoch != self.worker.window.standing().epoch {
+                self.checkpoint_due = Instant::now();
+            }
             self.worker.window.on_standing(&standing);
         }
         while self.has_room() {
@@ -330,6 +354,7 @@ impl<'a, L: Ledger> Session<'a, L> {
         let state = self.state_due(Instant::now()).filter(|_| self.has_room());
         [window, state, self.ledger_retry, self.resubscribe]
             .into_iter()
+            .chain(self.answers_due())
             .flatten()
             .min()
             .unwrap_or_else(|| Instant::now() + IDLE)
@@ -338,7 +363,9 @@ impl<'a, L: Ledger> Session<'a, L> {
     // What comes down.
 
     async fn on_event(&mut self, event: Event) {
-        self.on_delivery(&event);
+        if let Some(sent) = self.on_delivery(&event) {
+            self.on_confirmed(sent).await;
+        }
         match event {
             Event::Incoming(Packet::SubAck(ack)) => self.on_subscribed(&ack),
             Event::Incoming(Packet::Publish(publish)) => self.on_publish(&publish).await,
@@ -346,17 +373,20 @@ impl<'a, L: Ledger> Session<'a, L> {
         }
     }
 
-    /// Follows what this side published: rumqttc numbers messages in the order it got them.
-    fn on_delivery(&mut self, event: &Event) {
+    /// Follows what this side published: rumqttc numbers messages in the order it got them. Gives
+    /// what the broker has taken.
+    fn on_delivery(&mut self, event: &Event) -> Option<Sent> {
         match event {
             Event::Outgoing(Outgoing::Publish(id)) => {
                 let sent = self.submitted.pop_front();
                 self.unconfirmed.extend(sent.map(|sent| (*id, sent)));
+                None
             }
             Event::Incoming(Packet::PubAck(ack)) => {
-                self.unconfirmed.retain(|(id, _)| *id != ack.pkid);
+                let at = self.unconfirmed.iter().position(|(id, _)| *id == ack.pkid)?;
+                self.unconfirmed.remove(at).map(|(_, sent)| sent)
             }
-            Event::Incoming(_) | Event::Outgoing(_) => {}
+            Event::Incoming(_) | Event::Outgoing(_) => None,
         }
     }
 
@@ -378,7 +408,9 @@ impl<'a, L: Ledger> Session<'a, L> {
             Ok(Message::Ack(ack)) => return self.on_ack(ack).await,
             Ok(Message::AllowlistHead(payload)) => CloudEvent::AllowlistHead(payload),
             Ok(Message::AllowlistPart(payload)) => CloudEvent::AllowlistPart(payload),
-            Ok(Message::Command(payload)) => CloudEvent::Command(payload),
+            Ok(Message::Command(command)) => {
+                CloudEvent::Command { command, nonce: self.nonce.clone() }
+            }
             Err(Refused::Irrelevant) => return,
             Err(Refused::Malformed(why)) => {
                 let detail: String = why.chars().take(MAX_DETAIL_CHARS).collect();

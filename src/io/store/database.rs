@@ -55,6 +55,17 @@ pub(super) fn open_remains(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Opens a file that is there to look into it; whoever may only read it gets what is not in its
+/// log alone.
+pub(super) fn open_to_inspect(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
+    let failed = |error: rusqlite::Error| Fault::Sqlite(error).at("open", path);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    restrict(&connection).map_err(failed)?;
+    check_owner(&connection, path, schema)?;
+    Ok(connection)
+}
+
 /// Opens a finished file to read it. It has no log and nobody writes it.
 pub(super) fn open_to_read(path: &Path, cache_kib: i64) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

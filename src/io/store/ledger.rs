@@ -77,6 +77,12 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// A ledger that is only read.
+    pub(super) fn at_rest(connection: Connection, path: &Path) -> Ledger {
+        let (path, notebook) = (path.to_path_buf(), Notebook::default());
+        Ledger { connection, path, books: None, notebook }
+    }
+
     /// The newest record; `None` before an epoch is opened.
     pub(super) fn head(&self) -> Result<Option<Head>, StoreError> {
         head(&self.connection).optional().map_err(|error| self.failed("read", error))

@@ -14,6 +14,7 @@ mod exchange;
 mod files;
 mod gateway;
 mod generation;
+mod inspect;
 mod ledger;
 mod lists;
 mod lookup;
@@ -45,6 +46,7 @@ pub use exchange::{
     AckOutcome, Acknowledgement, Batch, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Standing, StoredRecord,
     Totals,
 };
+pub use inspect::Inspection;
 pub use ledger::{Hash, Head, MAX_RECORD_BYTES};
 pub use lists::{ApplyOutcome, ListJob, ListNews, Offer, Origin, Taken};
 pub use lookup::{BadgeRecord, Page};
@@ -223,6 +225,11 @@ impl Store {
     /// All kept replies, oldest first.
     pub async fn replies(&self) -> Result<Vec<KeptReply>, StoreError> {
         self.gateway.run(|gateway| gateway.replies()).await?
+    }
+
+    /// What may still be written beside the store; `None` where that cannot be told.
+    pub async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        self.gateway.run(|gateway| gateway.files.free_bytes()).await
     }
 
     /// Remembers that the cloud is shown these stations; gives those that it was shown before and

@@ -23,7 +23,7 @@ pub const MAX_HASHES: usize = 128;
 pub const MAX_LOG_TIME: Duration = Duration::from_secs(24 * 3_600);
 
 /// The frame of a command, before its operation is looked at.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Command {
     /// Names it; the same id again is the same command.
     #[serde(deserialize_with = "command_id")]
@@ -234,7 +234,7 @@ impl Operation {
 }
 
 /// `up/reply`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandReply {
     /// The command's.
     pub id: String,

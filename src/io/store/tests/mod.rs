@@ -6,6 +6,7 @@ mod epochs;
 mod exchange;
 mod ledger;
 mod lists;
+mod patterns;
 
 use std::path::{Path, PathBuf};
 
