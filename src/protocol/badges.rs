@@ -36,7 +36,7 @@ pub enum BadgeRequest {
         /// Which badge.
         badge: String,
     },
-    /// The badges of the allowlist in order of their ids, a page at a time.
+    /// The badges of the allowlist in order of their UIDs, a page at a time.
     List {
         /// The last id of the page before.
         after: Option<BadgeId>,
@@ -131,7 +131,7 @@ pub struct StationVerdict {
 /// Some badges of the allowlist.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BadgePage {
-    /// In order of their ids.
+    /// In order of their UIDs.
     pub badges: Vec<Known>,
     /// Ask for the next page after this id; null on the last one.
     pub next: Option<BadgeId>,

@@ -145,7 +145,7 @@ fn a_number_is_found_in_the_forms_in_which_owners_write_it() {
     let list = json_of(&site.command(&["badge", "list", "--json"]));
     let badges: Vec<&Value> =
         list.as_array().expect("a list").iter().map(|known| &known["entry"]["badge"]).collect();
-    assert_eq!(badges, ["b-1", "b-2", "b-4", "b-7"]);
+    assert_eq!(badges, ["b-1", "b-4", "b-2", "b-7"], "in order of their UIDs");
     assert!(!list.to_string().contains("uid"), "{list}");
     let blocked = json_of(&site.command(&["badge", "list", "--blocked", "--json"]));
     assert_eq!(blocked[0]["entry"]["badge"], "b-4");
