@@ -176,6 +176,8 @@ impl Daemon {
         if tokio::time::timeout(FAREWELL, ended).await.is_err() {
             tracing::warn!("a bus task does not end; its last request still waits for an answer");
         }
+        // The thread that takes lists must not wait for somebody who listens no more.
+        drop(self.inputs.lists);
         self.store.close().await;
     }
 

@@ -72,6 +72,8 @@ impl Outbox {
     /// A new connection: the broker may have forgotten everything that was retained.
     pub(super) fn on_connected(&mut self) {
         self.unpublished = self.stations.keys().chain(&self.removed).cloned().collect();
+        // The head is retained and asks for what is missing now.
+        self.reports.retain(|report| !matches!(report, AllowlistReport::Get { .. }));
     }
 
     pub(super) fn set_local(&mut self, local: LocalState) {
