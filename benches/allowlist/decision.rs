@@ -62,6 +62,7 @@ fn station() -> Station {
         has_button: false,
         has_feedback: false,
         has_vehicle_state: false,
+        has_lamp: false,
         opening_hours: None,
         last_start: Duration::ZERO,
         rules: SessionRules::defaults(kind, false, false),
