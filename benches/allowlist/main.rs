@@ -1,5 +1,5 @@
 //! What a list of a million badges costs: pulled in parts and applied while somebody taps, against
-//! `sqlite3 .import` of the same rows; look-ups in it; decisions.
+//! `sqlite3 .import` of the same rows; look-ups in it.
 //!
 //! The store is the daemon's own and its parts come as chunks, without a broker in between. A tap
 //! is what it asks of the store: one look-up and one commit.
@@ -7,7 +7,6 @@
 //! `cargo bench --bench allowlist [-- --badges N]`
 
 mod content;
-mod decision;
 mod figures;
 
 use std::fs;
@@ -49,10 +48,7 @@ fn main() -> anyhow::Result<()> {
     // Beside the build, on the disk that is measured and not in a tmpfs.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(measure(folder.path(), badges))?;
-    let decisions = decision::decisions_per_second(stamp(1));
-    println!("decisions by the pure function: {:.1} million a second", decisions / 1e6);
-    Ok(())
+    runtime.block_on(measure(folder.path(), badges))
 }
 
 async fn measure(folder: &Path, badges: u64) -> anyhow::Result<()> {
