@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tapgate::demo::cloud::{StandInCloud, View};
+use tapgate::demo::cloud::StandInCloud;
 use tapgate::io::mqtt::{CloudEvent, Timing};
 
 use crate::support::broker::Broker;
-use crate::support::gateway::{GATEWAY, Gateway, cloud, sequence, wait};
+use crate::support::gateway::{GATEWAY, Gateway, cloud, lost, sequence, wait};
 use crate::support::ledger::MemoryLedger;
 use crate::support::proxy::Proxy;
 
@@ -62,19 +62,17 @@ fn f08_a_line_that_goes_silent_while_draining_loses_and_doubles_nothing() {
     let stand_in = StandInCloud::start(broker.port(), GATEWAY).expect("a cloud");
     let proxy = Proxy::to(broker.port());
     let timing = hurried(Duration::from_secs(1));
-    let gateway = Gateway::start_as(cloud(proxy.port()), MemoryLedger::new(), timing);
-    wait(&stand_in, View::online);
+    let mut gateway = Gateway::start_as(cloud(proxy.port()), MemoryLedger::new(), timing);
+    let connected = |event| matches!(event, CloudEvent::Connected).then_some(());
+    gateway.wait_for(connected);
     gateway.append(20_000);
     for held in [2_000, 8_000] {
         wait(&stand_in, |view| view.usage.held() >= held);
-        let before = stand_in.view().connections.len();
         proxy.set_silent(true);
         // No FIN and no RST: the gateway has to notice by itself.
-        while gateway.link.status().connected_since.is_some() {
-            std::thread::yield_now();
-        }
+        gateway.wait_for(lost);
         proxy.set_silent(false);
-        wait(&stand_in, |view| view.connections.len() > before);
+        gateway.wait_for(connected);
     }
     let view = wait(&stand_in, |view| view.usage.held() == 20_000);
 
