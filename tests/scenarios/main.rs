@@ -6,6 +6,8 @@
 //! when it changes.
 
 mod access;
+mod awkward;
+mod clock;
 mod decision;
 mod faults;
 mod finishing;

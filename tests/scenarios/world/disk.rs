@@ -13,6 +13,8 @@ use tapgate::core::time::Stamp;
 pub struct Disk {
     pub records: Vec<Record>,
     pub full: bool,
+    /// Commits until it is full.
+    pub full_after: Option<usize>,
     pub out_of_service: Vec<(StationId, Option<String>)>,
     pub memos: Vec<Memo>,
     epoch_opened: Option<Stamp>,
@@ -37,6 +39,11 @@ pub struct Full;
 
 impl Disk {
     pub fn commit(&mut self, records: &[Record]) -> Result<(), Full> {
+        match &mut self.full_after {
+            Some(0) => self.full = true,
+            Some(commits) => *commits -= 1,
+            None => {}
+        }
         if self.full {
             return Err(Full);
         }
