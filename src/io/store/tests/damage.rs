@@ -191,7 +191,7 @@ async fn files_are_private_and_settings_survive_power_cuts() {
         .await
         .expect("running");
     let integer = rusqlite::types::Value::Integer;
-    assert_eq!(settings, (integer(2), integer(4096), integer(0), integer(1)));
+    assert_eq!(settings, (integer(2), integer(512), integer(0), integer(1)));
     store.close().await;
     assert!(place.beside("tapgate.db-wal").exists(), "the log is kept and used again");
 }
