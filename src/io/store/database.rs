@@ -23,7 +23,7 @@ pub(super) struct Schema {
 /// It is reused and never truncated, which costs a third of the writes of a growing one.
 const CHECKPOINT_PAGES: i64 = 2048;
 /// A commit changes half a dozen pages, each of them little: the smallest ones fill two blocks of
-/// the card instead of seven (decision 0018). A file keeps the size that it was made with.
+/// the card instead of seven (decision 0019). A file keeps the size that it was made with.
 const PAGE_BYTES: i64 = 512;
 
 /// Opens the file for its one connection of this process's life; creates it where it is missing.
