@@ -11,3 +11,4 @@ pub mod daemon;
 pub mod demo;
 pub mod io;
 pub mod protocol;
+pub mod tui;

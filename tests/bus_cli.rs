@@ -2,6 +2,9 @@
 //! without it.
 #![cfg(feature = "demo")]
 
+#[path = "bus_cli/live.rs"]
+mod live;
+
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -59,15 +62,30 @@ impl Laundry {
 
     fn running() -> Laundry {
         let mut laundry = Laundry::new();
-        let log = File::create(laundry.path("daemon.log")).expect("a log");
-        let daemon = laundry.command(&["run"]).stderr(log).spawn().expect("it starts");
-        laundry.daemon = Some(daemon);
+        laundry.start();
+        laundry
+    }
+
+    /// Starts the daemon and waits until it answers.
+    fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(self.path("daemon.log"));
+        let mut command = self.command(&["run"]);
+        let daemon = command.stderr(log.expect("a log")).spawn().expect("it starts");
+        self.daemon = Some(daemon);
         let deadline = Instant::now() + PATIENCE;
-        while laundry.run(&["status"]).status.code() == Some(69) {
-            assert!(Instant::now() < deadline, "{}", laundry.log());
+        while self.run(&["status"]).status.code() == Some(69) {
+            assert!(Instant::now() < deadline, "{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
-        laundry
+    }
+
+    /// SIGKILL.
+    fn stop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            // It may be dead already.
+            drop(daemon.kill());
+            drop(daemon.wait());
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -149,11 +167,7 @@ impl Laundry {
 
 impl Drop for Laundry {
     fn drop(&mut self) {
-        if let Some(daemon) = &mut self.daemon {
-            // It may be dead already.
-            drop(daemon.kill());
-            drop(daemon.wait());
-        }
+        self.stop();
     }
 }
 

@@ -62,7 +62,7 @@ async fn switches_and_reads(mut peer: Peer, mut bench: Bench) {
 
     let health = bench.field.health();
     assert!(
-        health.iter().all(|unit| unit.state == UnitState::Ok && unit.errors == 0),
+        health.iter().all(|unit| unit.state == UnitState::Ok && unit.figures.errors == 0),
         "{health:?}"
     );
 }

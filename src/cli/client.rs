@@ -46,7 +46,8 @@ pub(super) fn ask_at<T>(
         | Reply::Badge(_)
         | Reply::Readers(_)
         | Reply::Taps(_)
-        | Reply::List(_) => None,
+        | Reply::List(_)
+        | Reply::Watching {} => None,
     };
     if let Some((why, code)) = refused {
         eprintln!("tapgate: {why}");
@@ -56,7 +57,7 @@ pub(super) fn ask_at<T>(
 }
 
 /// A file with errors still names the socket: the daemon runs on what it said before.
-pub(super) fn socket_of(config_file: &Path) -> Result<PathBuf, ExitCode> {
+pub(crate) fn socket_of(config_file: &Path) -> Result<PathBuf, ExitCode> {
     let errors = match config::load(config_file) {
         Ok(config) => return Ok(config.control_socket),
         Err(errors) => errors,
@@ -105,7 +106,7 @@ pub(super) fn status(config_file: &Path) -> Result<Box<Status>, ExitCode> {
 }
 
 /// Says on stderr why the daemon cannot be asked and what to do.
-pub(super) fn explain(socket: &Path, error: &std::io::Error) -> ExitCode {
+pub(crate) fn explain(socket: &Path, error: &std::io::Error) -> ExitCode {
     let (code, hint) = match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
             (EXIT_UNAVAILABLE, "the daemon does not run; start it: systemctl start tapgate")
@@ -141,14 +142,20 @@ pub(super) fn out_of_step() -> ExitCode {
 }
 
 /// One request, one answer.
-pub(super) fn converse(socket: &Path, request: &Request) -> std::io::Result<Reply> {
-    let mut stream = UnixStream::connect(socket)?;
+pub(crate) fn converse(socket: &Path, request: &Request) -> std::io::Result<Reply> {
+    let stream = send(socket, request)?;
     stream.set_read_timeout(Some(request.patience() + PATIENCE))?;
+    let mut reply = Vec::new();
+    BufReader::new(stream.take(REPLY_MAX_BYTES as u64)).read_until(b'\n', &mut reply)?;
+    Ok(serde_json::from_slice(&reply)?)
+}
+
+/// Hands a request over; the answer can be read from what is returned.
+pub(super) fn send(socket: &Path, request: &Request) -> std::io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line)?;
-    let mut reply = Vec::new();
-    BufReader::new(stream.take(REPLY_MAX_BYTES as u64)).read_until(b'\n', &mut reply)?;
-    Ok(serde_json::from_slice(&reply)?)
+    Ok(stream)
 }

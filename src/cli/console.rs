@@ -105,7 +105,8 @@ impl Console {
                         | Reply::Taps(_)
                         | Reply::Unknown(_)
                         | Reply::Storage(_)
-                        | Reply::List(_),
+                        | Reply::List(_)
+                        | Reply::Watching {},
                     ) => Err(refused("the daemon answers something else; restart it".into())),
                     Err(error) => Err(refused(format!("the daemon is gone: {error}; try again"))),
                 };

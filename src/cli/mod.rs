@@ -4,7 +4,7 @@ mod allowlist;
 mod badge;
 mod bus;
 mod check;
-mod client;
+pub(crate) mod client;
 mod clock;
 mod cloud;
 mod console;
@@ -21,6 +21,8 @@ mod scan;
 mod session;
 mod station;
 mod status;
+mod top;
+mod watch;
 mod why;
 
 use std::path::PathBuf;
@@ -84,6 +86,20 @@ enum Command {
     Allowlist {
         #[command(subcommand)]
         command: allowlist::AllowlistCommand,
+    },
+    /// Show the site live, on the whole screen: stations, taps, buses, cloud
+    #[command(after_help = "Example:\n  tapgate top\n\n? shows the keys, q quits. Waits for a \
+        daemon that restarts. Without a terminal use: tapgate status")]
+    Top,
+    /// Follow what happens: taps with decisions, sessions, switches, meters, buses, cloud
+    #[command(
+        after_help = "Example:\n  tapgate watch --json | jq 'select(.kind == \"denied\")'\n\n\
+        Goes on when the daemon restarts, until Ctrl-C. A terminal that is too slow loses the oldest\n\
+        events; a line events_missed says how many."
+    )]
+    Watch {
+        #[command(flatten)]
+        format: Format,
     },
     /// Look at a bus, read and write points by hand
     #[command(after_help = "Example:\n  tapgate bus scan laundry --units 1-32")]
@@ -286,6 +302,8 @@ pub fn main() -> ExitCode {
         Command::Status { format } => status::run(&config, format.json),
         Command::Doctor { format } => doctor::run(&config, format.json),
         Command::Allowlist { command } => allowlist::run(&config, &command),
+        Command::Top => top::run(&config),
+        Command::Watch { format } => watch::run(&config, format.json),
         Command::Bus { command } => bus::run(&config, command),
         Command::Meter { command: MeterCommand::Read { station, format } } => {
             meter::read(&config, station.as_deref(), format.json)

@@ -47,23 +47,19 @@ fn render(status: &Status) -> String {
     for bus in &status.buses {
         let _ = writeln!(
             text,
-            "bus     {:<14} {:<8} {} % busy, {}, {} of {} failed {}",
+            "bus     {:<14} {:<8} {} {}",
             bus.bus,
             if bus.error.is_some() { "down" } else { "ok" },
-            bus.utilisation_percent,
-            latency(bus.latency_p50_ms, bus.latency_p99_ms),
-            bus.errors,
-            bus.requests,
+            bus.figures,
             bus.error.as_deref().unwrap_or("")
         );
     }
     for device in &status.devices {
-        let latency = latency(device.latency_p50_ms, device.latency_p99_ms);
         let error = device.last_error.as_deref().filter(|_| device.state != "ok").unwrap_or("");
         let _ = writeln!(
             text,
-            "device  {:<14} {:<8} {} unit {}, {latency}, {} of {} failed {error}",
-            device.device, device.state, device.bus, device.unit, device.errors, device.requests
+            "device  {:<14} {:<8} {} unit {}, {} {error}",
+            device.device, device.state, device.bus, device.unit, device.figures
         );
     }
     let _ = writeln!(text, "cloud   {}", cloud_line(status));
@@ -81,14 +77,6 @@ fn render(status: &Status) -> String {
         let _ = writeln!(text, "  ! {alarm}");
     }
     text
-}
-
-/// Of the answers, half and 99 in a hundred.
-fn latency(p50_ms: Option<u32>, p99_ms: Option<u32>) -> String {
-    match (p50_ms, p99_ms) {
-        (Some(p50), Some(p99)) => format!("{p50}/{p99} ms"),
-        (Some(_) | None, Some(_) | None) => "-".into(),
-    }
 }
 
 /// A line for each station, under a heading.

@@ -8,6 +8,7 @@ use crate::io::mqtt::CloudEvent;
 
 impl Daemon {
     pub(super) async fn on_cloud(&mut self, event: CloudEvent) {
+        self.tell_cloud(&event);
         match event {
             CloudEvent::Connected => tracing::info!("the broker is connected"),
             CloudEvent::Disconnected { reason } => {

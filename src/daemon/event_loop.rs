@@ -18,6 +18,7 @@ use crate::daemon::orders::Orders;
 use crate::daemon::reload::{Reload, Running};
 use crate::daemon::taps::TapLog;
 use crate::daemon::watch::Watch;
+use crate::daemon::watched::Watched;
 use crate::io::clock::Clock;
 use crate::io::control::{Asked, Control};
 use crate::io::identity::Identity;
@@ -37,6 +38,7 @@ pub(super) struct Daemon {
     pub(super) cloud: Option<CloudLink>,
     pub(super) systemd: Systemd,
     pub(super) watch: Watch,
+    pub(super) watched: Watched,
     /// A technician's test of a station.
     pub(super) test: Option<Test>,
     /// The cards that were presented, for who watches the readers.

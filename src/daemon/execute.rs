@@ -1,12 +1,11 @@
 //! Runs a step: commits its records, then runs its commands in order.
 
 use crate::core::event::{Command, Event, Step, Tap};
-use crate::core::ids::{BusId, DeviceId, SessionId};
+use crate::core::ids::SessionId;
 use crate::daemon::event_loop::Daemon;
 use crate::io::modbus::{FieldCommand, FieldEvent};
 use crate::io::pcsc::ReaderEvent;
 use crate::io::store::StoreError;
-use crate::protocol::cloud::EventBody;
 
 impl Daemon {
     /// Record, then act. A commit that fails goes back to the core, which denies what would have
@@ -15,6 +14,7 @@ impl Daemon {
         let (step, head) = self.commit(step).await;
         // Before a switch opens whose end could not be recorded: no restart may close it again.
         self.keep_memos(false).await;
+        let answers = self.answered(&step);
         for command in step.commands {
             let awaited = is_awaited(&command);
             self.run_command(command);
@@ -26,10 +26,12 @@ impl Daemon {
         if let Some(head) = head {
             self.log_records(&step.records, head);
             self.note_ended_sessions(&step.records).await;
+            self.tell_records(&step.records, head);
             if let Some(cloud) = &self.cloud {
                 cloud.records_committed();
             }
         }
+        self.note_answers(answers);
     }
 
     /// The step to go on with, and the last record's number where records were saved.
@@ -83,7 +85,10 @@ impl Daemon {
                 tracing::debug!(%reader, ?feedback, "feedback");
                 self.pcsc.show(&reader, feedback);
             }
-            Command::Notify(notice) => self.notify(&notice),
+            Command::Notify(notice) => {
+                self.notify(&notice);
+                self.note_refusal(&notice);
+            }
             Command::PublishStation(station) => self.publish_station(&station),
             Command::Answer(order, answer) => self.orders.answer(order, answer),
         }
@@ -91,6 +96,7 @@ impl Daemon {
 
     pub(super) async fn on_field(&mut self, event: FieldEvent) {
         self.watch_test(&event);
+        self.tell_field(&event);
         match event {
             FieldEvent::Switch { station, report } => {
                 self.handle(Event::SwitchReported { station, report }).await;
@@ -104,34 +110,20 @@ impl Daemon {
             FieldEvent::Button { station } => {
                 self.handle(Event::ButtonPressed { station, candidate: new_session_id() }).await;
             }
-            FieldEvent::UnitDown { bus, unit, device, error } => {
-                self.on_unit_down(&bus, unit, &device, &error);
+            FieldEvent::UnitDown { bus, unit, device, error, figures } => {
+                self.on_unit_down((bus, unit, device), error, figures);
             }
-            FieldEvent::UnitBack { bus, unit, device } => self.on_unit_back(&bus, unit, &device),
-            FieldEvent::BusDown { bus, error } => {
-                tracing::warn!(%bus, "bus is down: {error}");
-                for device in self.devices_on(&bus) {
-                    self.send_event(EventBody::UnitDown { device });
-                }
-                self.watch.note_bus_down(bus, error);
+            FieldEvent::UnitBack { bus, unit, device, figures } => {
+                self.on_unit_back((bus, unit, device), figures);
             }
-            FieldEvent::BusBack { bus } => {
-                tracing::info!(%bus, "bus is back");
-                for device in self.devices_on(&bus) {
-                    self.send_event(EventBody::UnitBack { device });
-                }
-                self.watch.note_bus_back(&bus);
-            }
+            FieldEvent::BusDown { bus, error } => self.on_bus_down(bus, error),
+            FieldEvent::BusBack { bus } => self.on_bus_back(&bus),
         }
-    }
-
-    fn devices_on(&self, bus: &BusId) -> Vec<DeviceId> {
-        let units = self.field.health().into_iter();
-        units.filter(|unit| unit.bus == *bus).map(|unit| unit.device).collect()
     }
 
     pub(super) async fn on_reader(&mut self, event: ReaderEvent) {
         self.watch.note_reader(&event);
+        self.tell_reader(&event);
         match event {
             ReaderEvent::Presented { reader, uid, technology, .. } => {
                 let entry = self.store.lookup(uid).await.unwrap_or_else(|error| {
@@ -142,6 +134,7 @@ impl Daemon {
                     let stations = self.stations_behind(&reader);
                     (reader.clone(), self.verdicts(&stations, (uid, technology), entry.as_ref()))
                 });
+                self.watched.note_holder(&reader, entry.as_ref());
                 let candidate = new_session_id();
                 let tap = Tap { reader, uid, technology, entry, candidate };
                 self.handle(Event::BadgePresented(tap)).await;
@@ -151,6 +144,7 @@ impl Daemon {
             }
             ReaderEvent::Unreadable { reader, technology } => {
                 self.show_card(Some(reader.clone()), None, technology);
+                self.watched.note_holder(&reader, None);
                 self.handle(Event::BadgeUnreadable { reader, technology }).await;
             }
             ReaderEvent::Removed { reader } => self.handle(Event::BadgeRemoved { reader }).await,

@@ -169,6 +169,7 @@ impl Daemon {
         }
         let refused = cloud::Refusal { version, reason: reason.as_str().into(), detail };
         let current = current.map(AllowlistStanding::from);
+        self.tell_refusal(&refused);
         self.report_allowlist(AllowlistReport::Refused { refused, current });
     }
 

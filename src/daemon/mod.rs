@@ -1,8 +1,8 @@
 //! The daemon: joins the core and the I/O tasks.
 //!
 //! `startup` opens, recovers and spawns; `event_loop` has the only `select!`; `execute` runs a
-//! step; `by_hand` serves a technician; `report` tells journal, cloud and technician; `watch` knows
-//! what the tasks last said.
+//! step; `by_hand` serves a technician; `report`, `units` and `watched` tell journal, cloud and
+//! technician; `watch` knows what the tasks last said.
 
 mod allowlist;
 mod badges;
@@ -24,7 +24,9 @@ mod reload;
 mod report;
 mod startup;
 mod taps;
+mod units;
 mod watch;
+mod watched;
 
 use std::path::Path;
 use std::process::ExitCode;

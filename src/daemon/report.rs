@@ -4,19 +4,20 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::core::event::Notice;
-use crate::core::ids::{BusId, DeviceId, ReaderId, SessionId, StationId};
+use crate::core::ids::{ReaderId, SessionId, StationId};
 use crate::core::ledger::{Fact, Record};
 use crate::core::time::Stamp;
 use crate::core::view::{Fault, StationView};
 use crate::daemon::event_loop::Daemon;
 use crate::io::control::Asked;
-use crate::io::modbus::{BusHealth, FieldCommand, UnitHealth, UnitState};
+use crate::io::modbus::{BusHealth, UnitHealth, UnitState};
 use crate::protocol::cloud::{
     AllowlistStanding, ClockState, EventBody, EventKind, EventMessage, LocalState, StationState,
 };
 use crate::protocol::control::{
     BusStatus, CloudStatus, DeviceStatus, LedgerStatus, Reply, Request, Status,
 };
+use crate::protocol::watch::{Happening, Here};
 
 /// The program's version.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -56,15 +57,21 @@ impl Daemon {
         self.send_event(EventBody::from_notice(notice, self.settings.report_unknown_uids));
     }
 
+    /// Tells the cloud and who watches.
     pub(super) fn send_event(&self, body: EventBody) {
+        let now = self.clock.now();
+        if self.watched.feed.is_watched() {
+            self.watched.feed.tell(now, Happening::Event(body.clone()));
+        }
         if let Some(cloud) = &self.cloud {
-            cloud.event(EventMessage::new(self.clock.now(), body));
+            cloud.event(EventMessage::new(now, body));
         }
     }
 
     pub(super) fn publish_station(&self, id: &StationId) {
         let Some(view) = self.gateway.station(id, self.clock.now()) else { return };
         tracing::info!(station = id.as_str(), "station is {}", view.state.as_str());
+        self.announce(Here::Station { station: id.clone(), state: view.state });
         if let Some(cloud) = &self.cloud {
             cloud.publish_station(id.clone(), public_state(&view));
         }
@@ -120,20 +127,6 @@ impl Daemon {
         suspected.is_some_and(|at| now.uptime.since(at.uptime) < CLONE_ALARM)
     }
 
-    pub(super) fn on_unit_down(&self, bus: &BusId, unit: u8, device: &DeviceId, error: &str) {
-        let bus = bus.as_str();
-        tracing::warn!(bus, unit, "device {device} is down: {error}");
-        self.send_event(EventBody::UnitDown { device: device.clone() });
-    }
-
-    pub(super) fn on_unit_back(&mut self, bus: &BusId, unit: u8, device: &DeviceId) {
-        tracing::info!(bus = bus.as_str(), unit, "device {device} is back");
-        self.send_event(EventBody::UnitBack { device: device.clone() });
-        for view in self.gateway.stations(self.clock.now()) {
-            self.field.send(FieldCommand::ReadSwitch(view.station));
-        }
-    }
-
     pub(super) fn on_reader_found(&self, reader: &ReaderId, name: &str) {
         tracing::info!(reader = reader.as_str(), "reader is ready: {name}");
         self.pcsc.greet(reader);
@@ -169,6 +162,8 @@ impl Daemon {
                 gateway: self.settings.gateway_id.clone(),
                 public_key: self.identity.public_key(),
             },
+            // The control socket serves it by itself.
+            Request::Watch {} => Reply::Watching {},
             Request::Reload {} => match self.on_reload() {
                 Ok(said) => Reply::Done(said),
                 Err(why) => Reply::Error(why),
@@ -201,6 +196,7 @@ impl Daemon {
                 unacknowledged: ledger.head.seq.saturating_sub(ledger.acked),
                 unsaved,
             },
+            taps: self.watched.taps(),
             alarms: self.alarms(unsaved),
         })
     }
@@ -214,11 +210,8 @@ impl Daemon {
             unit: unit.unit,
             device: unit.device.to_string(),
             state: unit_state(state).into(),
-            requests: unit.requests,
-            errors: unit.errors,
+            figures: unit.figures,
             latency_ms: unit.latency_ms.map(u64::from),
-            latency_p50_ms: unit.latency_p50_ms,
-            latency_p99_ms: unit.latency_p99_ms,
             last_error: bus_error.cloned().or(unit.last_error),
         }
     }
@@ -232,6 +225,7 @@ impl Daemon {
             broker: self.settings.broker.clone().unwrap_or_default(),
             conn: status.conn,
             last_error: status.last_error,
+            events_waiting: status.events_waiting,
             events_dropped: status.events_dropped,
             connected_s: ago(status.connected_since),
             last_ack_s: ago(status.last_ack),
@@ -294,15 +288,7 @@ pub(super) fn public_state(view: &StationView) -> StationState {
 }
 
 fn bus_status(bus: BusHealth) -> BusStatus {
-    BusStatus {
-        bus: bus.bus.to_string(),
-        error: bus.error,
-        requests: bus.requests,
-        errors: bus.errors,
-        latency_p50_ms: bus.latency_p50_ms,
-        latency_p99_ms: bus.latency_p99_ms,
-        utilisation_percent: bus.utilisation_percent,
-    }
+    BusStatus { bus: bus.bus.to_string(), error: bus.error, figures: bus.figures }
 }
 
 fn unit_state(state: UnitState) -> &'static str {

@@ -25,6 +25,7 @@ use crate::daemon::reload::Running;
 use crate::daemon::report::VERSION;
 use crate::daemon::taps::TapLog;
 use crate::daemon::watch::Watch;
+use crate::daemon::watched::Watched;
 use crate::daemon::{EXIT_FAILURE, EXIT_PERMISSION, EXIT_STORAGE};
 use crate::io::clock::{self, Clock};
 use crate::io::control::{Control, ControlError};
@@ -80,7 +81,8 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
         }
         None => (None, mpsc::channel(1).1),
     };
-    let control = Control::open(&config.control_socket, asked_sender).await?;
+    let watched = Watched::default();
+    let control = Control::open(&config.control_socket, asked_sender, watched.feed.clone()).await?;
     let pcsc = pcsc::spawn(config.wiring.readers, reader_sender);
     let (lists, list_news) = ListDesk::new(store.lists());
     let inputs = Inputs {
@@ -99,6 +101,7 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
         cloud,
         systemd,
         watch,
+        watched,
         test: None,
         taps: TapLog::default(),
         inputs,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -63,18 +64,47 @@ struct Stage {
     taps: u64,
     ends_told: usize,
     tapped: BTreeMap<(&'static str, &'static str), Instant>,
+    teller: Teller,
 }
 
-pub(super) fn play(duration: Option<Duration>, keep: Option<PathBuf>) -> anyhow::Result<Summary> {
-    let temporary = keep.is_none();
-    let folder = keep.unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("tapgate-demo-{}", std::process::id()))
-    });
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let mut stage = Stage::set(&folder)?;
+/// How the demo is played.
+pub(super) struct Direction {
+    /// Until it is interrupted, where there is none.
+    pub(super) duration: Option<Duration>,
+    pub(super) folder: PathBuf,
+    /// Nobody wants the folder afterwards.
+    pub(super) temporary: bool,
+    /// Set by whoever wants no more taps.
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) teller: Teller,
+}
+
+/// Where the lines go that tell the story.
+pub(super) enum Teller {
+    Lines,
+    /// To the live view; to plain lines once that is closed.
+    View(SyncSender<String>),
+}
+
+impl Teller {
+    fn say(&self, line: &str) {
+        match self {
+            Teller::Lines => println!("{line}"),
+            Teller::View(view) => {
+                if view.send(line.to_owned()).is_err() {
+                    println!("{line}");
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn play(direction: Direction) -> anyhow::Result<Summary> {
+    let Direction { duration, folder, temporary, stop, teller } = direction;
+    let mut stage = Stage::set(&folder, teller)?;
     let start_wh: Vec<i64> =
         INSTALLED.iter().map(|installed| stage.building.total_wh(installed.meter)).collect();
-    stage.act(duration)?;
+    stage.act(duration, &stop)?;
     let view = stage.settle()?;
     let summary = Summary::new(stage.taps, &view, &stage.building, &start_wh);
     drop(stage);
@@ -88,14 +118,14 @@ pub(super) fn play(duration: Option<Duration>, keep: Option<PathBuf>) -> anyhow:
 }
 
 impl Stage {
-    fn set(folder: &Path) -> anyhow::Result<Stage> {
+    fn set(folder: &Path, teller: Teller) -> anyhow::Result<Stage> {
         let building = site::building();
         let modbus = serve(building.clone())?;
-        println!("machines   6, behind Modbus TCP at {modbus}");
+        teller.say(&format!("machines   6, behind Modbus TCP at {modbus}"));
         let broker = PrivateBroker::start(&subfolder(folder, "broker")?)?;
-        println!("broker     mosquitto on port {}", broker.port());
+        teller.say(&format!("broker     mosquitto on port {}", broker.port()));
         let pcscd = PrivatePcscd::start(&subfolder(folder, "pcscd")?, &READERS)?;
-        println!("readers    {} behind a pcscd of their own", READERS.join(", "));
+        teller.say(&format!("readers    {} behind a pcscd of their own", READERS.join(", ")));
         let cloud = StandInCloud::start(broker.port(), GATEWAY)?;
         cloud.push_allowlist(site::allowlist(), 1);
         let config = site::config(folder, modbus, broker.port());
@@ -111,6 +141,7 @@ impl Stage {
             taps: 0,
             ends_told: 0,
             tapped: BTreeMap::new(),
+            teller,
         };
         stage.wait("the stand-in cloud to subscribe", START, |view| view.connected)?;
         stage.start_daemon()?;
@@ -121,7 +152,8 @@ impl Stage {
             INSTALLED.iter().all(|it| view.stations.contains_key(it.station))
         })?;
         stage.wait_for_readers()?;
-        println!("daemon     tapgate run, allowlist 1 with {} badges\n", site::allowlist().len());
+        let badges = site::allowlist().len();
+        stage.teller.say(&format!("daemon     tapgate run, allowlist 1 with {badges} badges"));
         stage.started = Instant::now();
         Ok(stage)
     }
@@ -145,8 +177,7 @@ impl Stage {
     }
 
     /// Residents tap until time is up; half-way, plugs are pulled.
-    fn act(&mut self, duration: Option<Duration>) -> anyhow::Result<()> {
-        let stop = interrupted()?;
+    fn act(&mut self, duration: Option<Duration>, stop: &AtomicBool) -> anyhow::Result<()> {
         let over = |stage: &Stage| {
             stop.load(Ordering::Relaxed)
                 || duration.is_some_and(|duration| stage.started.elapsed() >= duration)
@@ -278,7 +309,7 @@ impl Stage {
     }
 
     fn say(&self, what: &str) {
-        println!("{:6.1}s  {what}", self.started.elapsed().as_secs_f32());
+        self.teller.say(&format!("{:6.1}s  {what}", self.started.elapsed().as_secs_f32()));
     }
 }
 
@@ -329,19 +360,4 @@ fn serve(building: Building) -> anyhow::Result<SocketAddr> {
     let address = runtime.block_on(building.serve(SocketAddr::from(([127, 0, 0, 1], 0))))?;
     std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
     Ok(address)
-}
-
-/// Set by Ctrl-C.
-fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&flag);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                set.store(true, Ordering::Relaxed);
-            }
-        });
-    });
-    Ok(flag)
 }

@@ -1,7 +1,7 @@
 //! The demo's building: what is installed, who lives there, what the config says.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -151,6 +151,11 @@ pub(super) fn building() -> Building {
         });
     }
     building
+}
+
+/// Where the daemon listens.
+pub(super) fn control_socket(folder: &Path) -> PathBuf {
+    folder.join("control.sock")
 }
 
 /// The config that a technician would have written, with times for people who watch.

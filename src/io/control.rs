@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::io::feed::{Feed, Watcher};
 use crate::protocol::control::{REQUEST_MAX_BYTES, Reply, Request};
 
 /// Commands at once; a ninth waits in the listener's backlog.
@@ -89,7 +90,11 @@ pub struct Control {
 
 impl Control {
     /// Opens the socket, for the group `tapgate` where it exists, else for the owner alone.
-    pub async fn open(path: &Path, asked: mpsc::Sender<Asked>) -> Result<Control, ControlError> {
+    pub async fn open(
+        path: &Path,
+        asked: mpsc::Sender<Asked>,
+        feed: Feed,
+    ) -> Result<Control, ControlError> {
         let failed = |source| ControlError::Bind { path: path.into(), source };
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
@@ -98,7 +103,7 @@ impl Control {
         let listener = UnixListener::bind(path).map_err(failed)?;
         let mode = if give_to_group(path) { 0o660 } else { 0o600 };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
-        Ok(Control { path: path.into(), task: tokio::spawn(serve(listener, asked)) })
+        Ok(Control { path: path.into(), task: tokio::spawn(serve(listener, asked, feed)) })
     }
 }
 
@@ -132,18 +137,15 @@ fn give_to_group(path: &Path) -> bool {
     gid.is_some_and(|gid| has(gid) || std::os::unix::fs::chown(path, None, Some(gid)).is_ok())
 }
 
-async fn serve(listener: UnixListener, asked: mpsc::Sender<Asked>) {
+async fn serve(listener: UnixListener, asked: mpsc::Sender<Asked>, feed: Feed) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let asked = asked.clone();
-                tokio::spawn(async move {
-                    // A command that hung up is gone; its request has its own end.
-                    let _ = answer(stream, asked).await;
-                    drop(permit);
-                });
+                let (asked, watcher) = (asked.clone(), feed.watcher());
+                // A command that hung up is gone; its request has its own end.
+                tokio::spawn(async move { drop(answer(stream, asked, watcher, permit).await) });
             }
             Err(error) => {
                 tracing::warn!(%error, "the control socket does not accept commands");
@@ -153,7 +155,12 @@ async fn serve(listener: UnixListener, asked: mpsc::Sender<Asked>) {
     }
 }
 
-async fn answer(stream: UnixStream, asked: mpsc::Sender<Asked>) -> std::io::Result<()> {
+async fn answer(
+    stream: UnixStream,
+    asked: mpsc::Sender<Asked>,
+    watcher: Watcher,
+    permit: OwnedSemaphorePermit,
+) -> std::io::Result<()> {
     let peer = Peer::from(&stream);
     let (reading, mut writing) = stream.into_split();
     let mut line = Vec::new();
@@ -164,6 +171,11 @@ async fn answer(stream: UnixStream, asked: mpsc::Sender<Asked>) -> std::io::Resu
         Reply::Error(format!("the request is longer than {REQUEST_MAX_BYTES} bytes"))
     } else {
         match serde_json::from_slice(&line) {
+            Ok(Request::Watch {}) => {
+                // Who watches stays: it must not take a command's place.
+                drop((permit, asked));
+                return watcher.follow(request.into_inner().into_inner(), writing).await;
+            }
             Ok(request) => ask(request, peer, asked).await,
             Err(error) => Reply::Error(format!(
                 "the daemon does not understand the request ({error}); \

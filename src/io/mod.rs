@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod control;
+pub mod feed;
 pub mod identity;
 pub mod journal;
 pub mod modbus;

@@ -17,7 +17,7 @@ use crate::core::time::Wall;
 
 pub use checkpoint::{Checkpoint, CheckpointType, MeterTotals};
 pub use command::{CommandReply, ReplyStatus};
-pub use event::{EventBody, EventKind, EventMessage};
+pub use event::{EventBody, EventKind, EventMessage, UnitEvent};
 pub use topics::{Down, Topics};
 
 pub use crate::core::view::State as StationStatus;

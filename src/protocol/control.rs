@@ -10,8 +10,10 @@ use crate::core::time::Wall;
 use crate::core::view::StationView;
 pub use crate::protocol::badges::{BadgeReply, BadgeRequest, ReadersReport, Taps};
 pub use crate::protocol::field::{BusAnswer, BusFailure, BusOrder, FailureKind, StationTest};
+use crate::protocol::figures::Figures;
 use crate::protocol::lists::{ListReply, ListRequest, MAX_IMPORT_HEAD_BYTES};
 pub use crate::protocol::maintenance::{Maintenance, NOTE_MAX_CHARS};
+use crate::protocol::watch::TapStatus;
 
 /// Longest request line: the head of a list that is imported, with its quotes escaped.
 pub const REQUEST_MAX_BYTES: usize = 2 * MAX_IMPORT_HEAD_BYTES;
@@ -51,6 +53,9 @@ pub enum Request {
         /// What.
         ask: ListRequest,
     },
+    /// From now on everything that happens, see [`crate::protocol::watch`], until the command
+    /// hangs up.
+    Watch {},
     /// Take over what the config file says now.
     Reload {},
     /// About a badge.
@@ -82,6 +87,7 @@ impl Request {
     pub fn patience(&self) -> Duration {
         match self {
             Request::Status {}
+            | Request::Watch {}
             | Request::Reload {}
             | Request::Badge { .. }
             | Request::Allowlist { .. }
@@ -126,6 +132,8 @@ pub enum Reply {
         /// Its Ed25519 key, base64url.
         public_key: String,
     },
+    /// To [`Request::Watch`]; events follow, a line each.
+    Watching {},
     /// To a request that changed something; says what.
     Done(String),
     /// To [`Request::Badge`].
@@ -213,6 +221,9 @@ pub struct Status {
     pub allowlist: Option<AllowlistStatus>,
     /// The ledger.
     pub ledger: LedgerStatus,
+    /// The last taps since the daemon started, the newest first.
+    #[serde(default)]
+    pub taps: Vec<TapStatus>,
     /// What a technician should look at, each with its next step.
     pub alarms: Vec<String>,
 }
@@ -235,16 +246,9 @@ pub struct BusStatus {
     pub bus: String,
     /// Why it cannot be opened, and what to do; null while it can.
     pub error: Option<String>,
-    /// Requests since the daemon started.
-    pub requests: u64,
-    /// How many of them failed.
-    pub errors: u64,
-    /// Half of the answers took at most this long.
-    pub latency_p50_ms: Option<u32>,
-    /// Of a hundred answers 99 took at most this long.
-    pub latency_p99_ms: Option<u32>,
-    /// How much of the last minute the line was in use.
-    pub utilisation_percent: u8,
+    /// What it has done, all its units together.
+    #[serde(flatten)]
+    pub figures: Figures,
 }
 
 /// A unit on a bus as it stands.
@@ -258,18 +262,11 @@ pub struct DeviceStatus {
     pub device: String,
     /// `unknown`, `ok`, `suspect` or `down`.
     pub state: String,
-    /// Requests since the daemon started.
-    pub requests: u64,
-    /// How many of them failed.
-    pub errors: u64,
+    /// What it has done; its load is its share of the bus's.
+    #[serde(flatten)]
+    pub figures: Figures,
     /// Time of the last answer in milliseconds.
     pub latency_ms: Option<u64>,
-    /// Half of the answers took at most this long.
-    #[serde(default)]
-    pub latency_p50_ms: Option<u32>,
-    /// Of a hundred answers 99 took at most this long.
-    #[serde(default)]
-    pub latency_p99_ms: Option<u32>,
     /// The last failure.
     pub last_error: Option<String>,
 }
@@ -285,6 +282,9 @@ pub struct CloudStatus {
     pub conn: u64,
     /// Why it is not connected.
     pub last_error: Option<String>,
+    /// Events that wait for the broker.
+    #[serde(default)]
+    pub events_waiting: u64,
     /// Events that were dropped because the link was away for long.
     pub events_dropped: u64,
     /// Since how many seconds it is connected.

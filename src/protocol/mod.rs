@@ -5,6 +5,8 @@ pub mod badges;
 pub mod cloud;
 pub mod control;
 pub mod field;
+pub mod figures;
 pub mod json;
 pub mod lists;
 pub mod maintenance;
+pub mod watch;

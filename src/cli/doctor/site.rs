@@ -46,8 +46,7 @@ pub(super) fn gateway(config: &Config, status: Option<&Status>) -> Vec<Finding> 
     );
     let buses = status.buses.iter().filter(|bus| bus.error.is_none());
     findings.extend(buses.map(|bus| {
-        let errors = format!("{} requests, {} errors", bus.requests, bus.errors);
-        let says = format!("{errors}, busy {} %", bus.utilisation_percent);
+        let says = bus.figures.to_string();
         Finding::ok(format!("bus {}", bus.bus), says)
     }));
     // Devices are looked at one by one.

@@ -12,13 +12,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::health::{self, Pulse, Silence, UnitHealth, UnitState};
+use super::health::{self, Pulse, Silence};
 use super::link::Link;
 use super::plan::{BusPlan, SwitchPlan};
 use super::points::Parked;
 use super::queue::{Inbox, Job, LANES, SWITCHING, Visit};
 use super::schedule::{Duty, Schedule};
-use super::stats::Tally;
 use super::status::Status;
 use super::{FieldEvent, TAP_HOLD};
 use crate::core::event::Pace;
@@ -49,7 +48,6 @@ pub(super) struct Unit {
     pub(super) free_at: Instant,
     /// The device's own pause between writes.
     pub(super) writable_at: Instant,
-    pub(super) tally: Tally,
 }
 
 /// What the task knows of a station.
@@ -114,22 +112,9 @@ impl Line {
             prepared: 0,
             parked: None,
             free_at: now,
-            tally: Tally::default(),
             writable_at: now,
         };
-        let unknown = plan.units.iter().map(|unit| UnitHealth {
-            bus: plan.bus.id.clone(),
-            unit: unit.unit,
-            device: unit.device.clone(),
-            state: UnitState::Unknown,
-            last_error: None,
-            requests: 0,
-            errors: 0,
-            latency_ms: None,
-            latency_p50_ms: None,
-            latency_p99_ms: None,
-        });
-        *status.units.lock().expect("nobody panics while holding it") = unknown.collect();
+        status.expect(&plan, now);
         Line {
             units: plan.units.iter().map(unit).collect(),
             stations: plan

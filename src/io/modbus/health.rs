@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::core::ids::{BusId, DeviceId};
+use crate::protocol::figures::Figures;
 
 /// Over all silent units of a bus, at most one time-out in this span (spec: config).
 pub(super) const SILENCE_BUDGET: Duration = Duration::from_secs(10);
@@ -47,16 +48,10 @@ pub struct UnitHealth {
     pub state: UnitState,
     /// The last error since the start, even if all is well again.
     pub last_error: Option<String>,
-    /// Requests since the start.
-    pub requests: u64,
-    /// Requests without a usable answer.
-    pub errors: u64,
+    /// What it has done.
+    pub figures: Figures,
     /// How long the last answer took.
     pub latency_ms: Option<u32>,
-    /// Half of the answers took at most this long.
-    pub latency_p50_ms: Option<u32>,
-    /// Of a hundred answers 99 took at most this long.
-    pub latency_p99_ms: Option<u32>,
 }
 
 /// What status and doctor show of a bus.
@@ -66,16 +61,16 @@ pub struct BusHealth {
     pub bus: BusId,
     /// Why it cannot be opened, and what to do; `None` while it can.
     pub error: Option<String>,
-    /// Requests since the start.
-    pub requests: u64,
-    /// Requests without a usable answer.
-    pub errors: u64,
-    /// Half of the answers took at most this long.
-    pub latency_p50_ms: Option<u32>,
-    /// Of a hundred answers 99 took at most this long.
-    pub latency_p99_ms: Option<u32>,
-    /// How much of the last minute the line was in use.
-    pub utilisation_percent: u8,
+    /// What it has done.
+    pub figures: Figures,
+}
+
+/// What a unit and its bus had done when the unit went down or came back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields say it")]
+pub struct UnitAndBus {
+    pub unit: Figures,
+    pub bus: Figures,
 }
 
 /// A change that others should hear of.

@@ -47,7 +47,7 @@ use crate::core::ids::{BusId, DeviceId, StationId};
 use bus::Line;
 pub use console::{Direct, Visitor, bus_of, encoded, protected, shown, span};
 pub use error::{At, BusError, OpenError};
-pub use health::{BusHealth, UnitHealth, UnitState};
+pub use health::{BusHealth, UnitAndBus, UnitHealth, UnitState};
 use plan::BusPlan;
 use queue::{Inbox, Job};
 pub use sanity::{WrongVoltage, check_voltage, is_model};
@@ -95,9 +95,9 @@ pub enum FieldEvent {
     /// A watched button went down.
     Button { station: StationId },
     /// A unit does not answer any more.
-    UnitDown { bus: BusId, unit: u8, device: DeviceId, error: String },
+    UnitDown { bus: BusId, unit: u8, device: DeviceId, error: String, figures: UnitAndBus },
     /// A unit that was down answers.
-    UnitBack { bus: BusId, unit: u8, device: DeviceId },
+    UnitBack { bus: BusId, unit: u8, device: DeviceId, figures: UnitAndBus },
     /// A bus cannot be opened.
     BusDown { bus: BusId, error: String },
     /// It can again.
@@ -191,10 +191,7 @@ impl Field {
 
     /// How every unit of every bus is doing.
     pub fn health(&self) -> Vec<UnitHealth> {
-        let units = |line: &Access| {
-            line.status.units.lock().expect("nobody panics while holding it").clone()
-        };
-        self.lines.iter().flat_map(units).collect()
+        self.lines.iter().flat_map(|line| line.status.unit_health(&line.bus)).collect()
     }
 
     /// How every bus is doing.

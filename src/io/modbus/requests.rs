@@ -1,7 +1,6 @@
 //! One request of a bus task: when it may go, what becomes of it, and who hears of that.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -78,9 +77,7 @@ impl Line {
         if of_bus.is_none() {
             let now = Instant::now();
             let answered = !error.is_some_and(BusError::is_silence);
-            let mut figures = self.status.figures();
-            figures.tally.count(error.is_some(), answered.then(|| now - begun));
-            figures.utilisation.add(begun, now);
+            self.status.bus().tally.count((begun, now), error.is_some(), answered);
         }
         self.note_bus(of_bus).await;
     }
@@ -100,52 +97,30 @@ impl Line {
         if silent {
             self.units[unit].forget();
         }
-        self.record_health(unit, error, (!silent).then(|| now - begun));
+        self.status.units()[unit].count((begun, now), self.units[unit].pulse.state, error);
         self.tell_change(unit, change, error.map(ToString::to_string)).await;
     }
 
-    fn record_health(&mut self, unit: usize, error: Option<&BusError>, latency: Option<Duration>) {
-        let mut units = self.status.units.lock().expect("nobody panics while holding it");
-        let shown = &mut units[unit];
-        shown.state = self.units[unit].pulse.state;
-        let tally = &mut self.units[unit].tally;
-        tally.count(error.is_some(), latency);
-        (shown.requests, shown.errors) = (tally.requests, tally.errors);
-        shown.latency_p50_ms = tally.percentile_ms(50);
-        shown.latency_p99_ms = tally.percentile_ms(99);
-        if let Some(error) = error {
-            let text = error.to_string();
-            if shown.last_error.as_ref() != Some(&text) {
-                tracing::warn!("{text}");
-            }
-            shown.last_error = Some(text);
-        } else if let Some(latency) = latency {
-            shown.latency_ms = u32::try_from(latency.as_millis()).ok();
-        }
-    }
-
-    /// Reports a unit that went down or came back.
+    /// Reports a unit that went down or came back, with what it and the bus have done so far.
     pub(super) async fn tell_change(
         &mut self,
         unit: usize,
         change: Option<Change>,
         error: Option<String>,
     ) {
-        if change.is_some() {
-            let mut units = self.status.units.lock().expect("nobody panics while holding it");
-            units[unit].state = self.units[unit].pulse.state;
-        }
+        let Some(change) = change else { return };
+        self.status.units()[unit].state = self.units[unit].pulse.state;
         let planned = &self.plan.units[unit];
-        let (bus, device) = (self.plan.bus.id.clone(), planned.device.clone());
-        let number = planned.unit;
+        let (bus, device, number) =
+            (self.plan.bus.id.clone(), planned.device.clone(), planned.unit);
+        let figures = self.status.figures_of(unit);
         match change {
-            None => {}
-            Some(Change::Down) => {
+            Change::Down => {
                 let error = error.unwrap_or_else(|| "does not answer".into());
-                self.tell(FieldEvent::UnitDown { bus, unit: number, device, error }).await;
+                self.tell(FieldEvent::UnitDown { bus, unit: number, device, error, figures }).await;
             }
-            Some(Change::Back) => {
-                self.tell(FieldEvent::UnitBack { bus, unit: number, device }).await;
+            Change::Back => {
+                self.tell(FieldEvent::UnitBack { bus, unit: number, device, figures }).await;
                 self.schedule.hurry(|duty| !matches!(duty, Duty::Buttons), Instant::now());
             }
         }
@@ -162,7 +137,7 @@ impl Line {
             Some(error) => {
                 let error = error.borrow().to_string();
                 // The reason may change: unplugged, then held by another process.
-                let known = self.status.figures().error.replace(error.clone());
+                let known = self.status.bus().error.replace(error.clone());
                 if self.unreachable && known.as_ref() == Some(&error) {
                     return;
                 }
@@ -171,7 +146,7 @@ impl Line {
             }
             None if self.unreachable => {
                 self.unreachable = false;
-                self.status.figures().error = None;
+                self.status.bus().error = None;
                 self.schedule.hurry(|_| true, Instant::now());
                 self.tell(FieldEvent::BusBack { bus }).await;
             }

@@ -77,6 +77,11 @@ impl EventQueue {
         self.drop_oldest();
     }
 
+    /// How many wait.
+    pub(super) fn waiting(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
     /// Dropped since the start.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped

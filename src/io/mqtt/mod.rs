@@ -110,6 +110,8 @@ pub struct CloudStatus {
     pub head: u64,
     /// Last record that the cloud holds.
     pub acked: u64,
+    /// Events that wait for the broker.
+    pub events_waiting: u64,
     /// Events dropped since the start.
     pub events_dropped: u64,
     /// When it last looked as if another client used this gateway's id.
@@ -279,9 +281,13 @@ impl CloudLink {
 
     /// How the link stands.
     pub fn status(&self) -> CloudStatus {
-        let events_dropped = self.shared.outbox().events.dropped();
+        let (events_waiting, events_dropped) = {
+            let outbox = self.shared.outbox();
+            (outbox.events.waiting(), outbox.events.dropped())
+        };
         let clock_floor = self.clock.floor();
-        CloudStatus { events_dropped, clock_floor, ..self.shared.status().clone() }
+        let status = self.shared.status().clone();
+        CloudStatus { events_waiting, events_dropped, clock_floor, ..status }
     }
 
     /// Says goodbye to the broker and ends the link, within `timeout`; false where it took longer

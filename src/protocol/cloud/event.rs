@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::core::access::Denial;
 use crate::core::badge::Technology;
 use crate::core::event::Notice;
-use crate::core::ids::{BadgeId, DeviceId, ReaderId, StationId};
+use crate::core::ids::{BadgeId, BusId, DeviceId, ReaderId, StationId};
 use crate::core::time::Stamp;
+use crate::protocol::figures::Figures;
 
 /// One message on `up/event`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -73,12 +74,8 @@ pub enum EventBody {
     ReaderBack {
         reader: ReaderId,
     },
-    UnitDown {
-        device: DeviceId,
-    },
-    UnitBack {
-        device: DeviceId,
-    },
+    UnitDown(Box<UnitEvent>),
+    UnitBack(Box<UnitEvent>),
     LedgerFork {
         detail: String,
     },
@@ -104,6 +101,20 @@ pub enum EventBody {
     EventsDropped {
         count: u64,
     },
+}
+
+/// A unit that went down or came back, and what it and its bus had done until then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the fields say it")]
+pub struct UnitEvent {
+    pub device: DeviceId,
+    pub bus: BusId,
+    pub unit: u8,
+    /// Why it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    pub unit_figures: Figures,
+    pub bus_figures: Figures,
 }
 
 /// The name of an event; `up/state` lists those that are an alarm at present.
@@ -145,8 +156,8 @@ impl EventBody {
             EventBody::MeterImplausible { .. } => EventKind::MeterImplausible,
             EventBody::ReaderLost { .. } => EventKind::ReaderLost,
             EventBody::ReaderBack { .. } => EventKind::ReaderBack,
-            EventBody::UnitDown { .. } => EventKind::UnitDown,
-            EventBody::UnitBack { .. } => EventKind::UnitBack,
+            EventBody::UnitDown(_) => EventKind::UnitDown,
+            EventBody::UnitBack(_) => EventKind::UnitBack,
             EventBody::LedgerFork { .. } => EventKind::LedgerFork,
             EventBody::StoreSetAside { .. } => EventKind::StoreSetAside,
             EventBody::CloneSuspected { .. } => EventKind::CloneSuspected,

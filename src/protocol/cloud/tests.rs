@@ -5,6 +5,7 @@ use crate::core::access::Denial;
 use crate::core::badge::{Technology, Uid};
 use crate::core::event::Notice;
 use crate::core::time::{Stamp, Uptime};
+use crate::protocol::figures::Figures;
 
 const EPOCH: &str = "0190b5a0-7c3e-7d4e-8f00-010203040506";
 
@@ -227,6 +228,36 @@ fn a_denial_names_the_badge_and_never_its_uid() {
     assert_eq!(
         json(&event),
         r#"{"at":{"boot":31,"uptime_ms":86400123,"wall":"2026-11-22T10:01:02.345Z","synced":true},"kind":"denied","reader":"laundry-door","station":"washer-1","reason":"badge_blocked","technology":"mifare-classic-1k","badge":"b-1042"}"#
+    );
+}
+
+#[test]
+fn a_unit_that_went_down_carries_its_figures_and_those_of_its_bus() {
+    let figures = Figures {
+        requests: 310,
+        errors: 2,
+        error_rate_permille: Some(400),
+        latency_p50_ms: Some(23),
+        latency_p99_ms: None,
+        utilisation_percent: 12,
+    };
+    let event = EventBody::UnitDown(Box::new(UnitEvent {
+        device: "meter-1".into(),
+        bus: "rtu-1".into(),
+        unit: 11,
+        error: Some("no answer".into()),
+        unit_figures: figures,
+        bus_figures: Figures::default(),
+    }));
+
+    assert_eq!(
+        json(&event),
+        r#"{"kind":"unit_down","device":"meter-1","bus":"rtu-1","unit":11,"error":"no answer","#
+            .to_owned()
+            + r#""unit_figures":{"requests":310,"errors":2,"error_rate_permille":400,"#
+            + r#""latency_p50_ms":23,"latency_p99_ms":null,"utilisation_percent":12},"#
+            + r#""bus_figures":{"requests":0,"errors":0,"error_rate_permille":null,"#
+            + r#""latency_p50_ms":null,"latency_p99_ms":null,"utilisation_percent":0}}"#
     );
 }
 
