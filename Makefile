@@ -3,6 +3,7 @@
 #   make demo    a whole simulated building on this machine, served by the real daemon
 #   make test    format, lints, unit tests, scenarios, end-to-end tests against real parts
 #   make soak    eight weeks offline and back, with everything killed meanwhile (many minutes)
+#   make schemas docs/schemas and docs/asyncapi.yaml, from the wire types
 #   make bench   the figures of docs/figures.md, measured here
 #   make bench-bus  those of the field bus, on a simulated 9600 baud line, beside other masters
 #   make deb     packages for a Pi (arm64) and for a PC (amd64), into dist/
@@ -14,7 +15,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test soak lint bench bench-bus deb release reproducible package-test nightly-boot writes test-arm64 setup tools rust python help clean
+.PHONY: demo test soak schemas lint bench bench-bus deb release reproducible package-test nightly-boot writes test-arm64 setup tools rust python help clean
 
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev libsystemd-dev \
             pcscd pcsc-tools vsmartcard-vpcd mosquitto socat python3 python3-venv tzdata
@@ -38,6 +39,9 @@ test: setup lint
 
 soak: setup
 	cargo test --locked --release --test cloud_link -- --ignored --nocapture weeks_offline
+
+schemas: rust
+	TAPGATE_WRITE_SCHEMAS=1 cargo test --locked --lib protocol::cloud::schema
 
 lint: setup
 	cargo fmt --check

@@ -46,7 +46,7 @@ class Accounts:
             self.epoch = epoch
         kind = record["kind"]
         if kind == "carried":
-            if not held(record["epoch"], record["seq"], record["hash"]):
+            if not held(record["epoch"], record["carried_seq"], record["hash"]):
                 self.post(epoch, json.loads(record["record"]), held)
         elif kind in ("meter_commissioned", "meter_replaced"):
             self.meter(record["meter"], record["new_register_wh"])

@@ -87,6 +87,7 @@ impl Grant {
 
 /// Why a tap was refused. The order is the order of the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words are those of the access contract's table")]
 pub enum Denial {

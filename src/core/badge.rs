@@ -77,6 +77,7 @@ impl FromStr for Uid {
 
 /// What kind of card it is, read from the ATR (PC/SC part 3, section 3.1.3.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the names are the products' own")]
 pub enum Technology {

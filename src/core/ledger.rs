@@ -13,6 +13,7 @@ use crate::core::time::{Stamp, Wall};
 
 /// A fact and when it became one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Record {
     /// When.
     pub at: Stamp,
@@ -23,6 +24,7 @@ pub struct Record {
 
 /// What a record says; the tag is the record's `kind`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are those of the cloud contract's table of kinds")]
 pub enum Fact {
@@ -93,6 +95,7 @@ pub enum Fact {
 
 /// Who started what, from which register on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[expect(missing_docs, reason = "the fields are those of the cloud contract's table of kinds")]
 pub struct SessionStart {
     pub session: SessionId,
@@ -116,6 +119,7 @@ pub struct SessionStart {
 
 /// The end of a session, with all facts of its start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[expect(missing_docs, reason = "the fields are those of the cloud contract's table of kinds")]
 pub struct SessionEnd {
     #[serde(flatten)]
@@ -130,6 +134,7 @@ pub struct SessionEnd {
 
 /// A meter that came, or took another's place. `old_*` is `None` at commissioning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[expect(missing_docs, reason = "the fields are those of the cloud contract's table of kinds")]
 pub struct MeterChange {
     pub station: StationId,
@@ -142,6 +147,7 @@ pub struct MeterChange {
 
 /// By what right a session started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words say it")]
 pub enum Authority {
@@ -152,6 +158,7 @@ pub enum Authority {
 
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words are those of the sessions contract")]
 pub enum EndReason {
@@ -189,6 +196,7 @@ impl EndReason {
 
 /// How a session's energy is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words are those of the cloud contract")]
 pub enum Quality {
@@ -199,6 +207,7 @@ pub enum Quality {
 
 /// What took a session's power for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words say it")]
 pub enum InterruptionCause {
@@ -218,6 +227,7 @@ impl InterruptionCause {
 
 /// Why energy belongs to no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UnattributedCause {
     /// It flowed while no session was open.
@@ -234,6 +244,7 @@ pub enum UnattributedCause {
 
 /// What is known of a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words say it")]
 pub enum SwitchPosition {
@@ -243,6 +254,7 @@ pub enum SwitchPosition {
 
 /// What happened to a local block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words say it")]
 pub enum OverrideAction {
@@ -252,6 +264,7 @@ pub enum OverrideAction {
 
 /// Why an epoch was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EpochReason {
     /// A new store.

@@ -185,6 +185,7 @@ impl Fault {
 
 /// The public state of a station.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words are those of the sessions contract")]
 pub enum State {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Milliseconds of CLOCK_BOOTTIME: never jumps, counts suspended time, starts at kernel boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Uptime(pub u64);
 
@@ -89,6 +90,7 @@ impl<'de> Deserialize<'de> for Wall {
 
 /// One moment, with everything that is known about it. Goes into every record as `at`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stamp {
     /// Counts kernel boots of this gateway.
     pub boot: u32,

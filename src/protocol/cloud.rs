@@ -7,6 +7,8 @@
 mod checkpoint;
 pub mod command;
 mod event;
+#[cfg(test)]
+mod schema;
 mod topics;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -73,6 +75,7 @@ pub struct LocalState {
 
 /// Whether the wall clock was synchronised in this boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words say it")]
 pub enum ClockState {
@@ -80,25 +83,28 @@ pub enum ClockState {
     Unsynced,
 }
 
+/// [`State`] as it travels.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct StateWire<'a> {
+    online: bool,
+    conn: u64,
+    boot: u32,
+    version: &'a str,
+    epoch: &'a str,
+    head: u64,
+    acked: u64,
+    allowlist: Option<&'a AllowlistStanding>,
+    clock: ClockState,
+    nonce: &'a str,
+    public_key: Option<&'a str>,
+    alarms: &'a [EventKind],
+}
+
 impl Serialize for State {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Wire<'a> {
-            online: bool,
-            conn: u64,
-            boot: u32,
-            version: &'a str,
-            epoch: &'a str,
-            head: u64,
-            acked: u64,
-            allowlist: Option<&'a AllowlistStanding>,
-            clock: ClockState,
-            nonce: &'a str,
-            public_key: Option<&'a str>,
-            alarms: &'a [EventKind],
-        }
         let local = &self.local;
-        Wire {
+        StateWire {
             online: true,
             conn: self.conn,
             boot: local.boot,
@@ -118,6 +124,7 @@ impl Serialize for State {
 
 /// The last will on `up/state`, also published by a clean stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Offline {
     online: bool,
     conn: u64,
@@ -132,6 +139,7 @@ impl Offline {
 
 /// Where the gateway stands with its allowlist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[expect(missing_docs, reason = "the names are the contract's")]
 pub struct AllowlistStanding {
     pub list: String,
@@ -153,6 +161,7 @@ impl From<&Allowlist> for AllowlistStanding {
 
 /// `up/station/{station}`, retained: what a portal shows. Names no user and no badge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[expect(missing_docs, reason = "the names are the contract's")]
 pub struct StationState {
     pub state: StationStatus,
@@ -167,6 +176,7 @@ pub struct StationState {
 
 /// `up/usage`: consecutive records of the ledger, as the very bytes that are stored and hashed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UsageBatch {
     /// The ledger's database.
     pub epoch: String,
@@ -176,6 +186,7 @@ pub struct UsageBatch {
     pub last: u64,
     /// Hash of the record before the first.
     #[serde(with = "hash_hex")]
+    #[cfg_attr(test, schemars(with = "schema::Hash"))]
     pub prev: Hash,
     /// Each record as a JSON string.
     pub records: Vec<String>,
@@ -185,15 +196,18 @@ pub struct UsageBatch {
 
 /// `down/ack`, retained: everything up to `upto` is stored for good by the cloud.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ack {
     /// The ledger's database.
     #[serde(deserialize_with = "uuid_text")]
+    #[cfg_attr(test, schemars(with = "schema::Uuid"))]
     pub epoch: String,
     /// Last record stored; 0 where none is.
     #[serde(deserialize_with = "bounded")]
     pub upto: u64,
     /// The ledger's hash there.
     #[serde(with = "hash_hex")]
+    #[cfg_attr(test, schemars(with = "schema::Hash"))]
     pub hash: Hash,
     /// When the cloud said so; an older one than the newest accepted says nothing.
     pub issued_at: Wall,
@@ -208,6 +222,7 @@ impl Ack {
 
 /// `up/allowlist`: what is needed of a list, or what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum AllowlistReport {
     /// Chunks that are missing.
@@ -231,6 +246,7 @@ pub enum AllowlistReport {
 
 /// A part of a list that is not whole here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PartRequest {
     /// Its name.
     pub sha256: String,
@@ -240,6 +256,7 @@ pub struct PartRequest {
 
 /// Why a list was refused. The detail names no UID.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Refusal {
     /// Of the refused list, where it could be read.
     pub version: Option<u64>,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Requests, errors, latencies and load. Counters are since the daemon started, rates are of the
 /// last minute, latencies of some thousands of the last answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Figures {
     /// Requests since the daemon started.
     pub requests: u64,

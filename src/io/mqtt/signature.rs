@@ -181,6 +181,15 @@ mod tests {
     }
 
     #[test]
+    fn takes_the_golden_acknowledgement() {
+        let key = SigningKey::from_bytes(&[7; 32]).verifying_key().to_bytes();
+        let keys = TrustedKeys::new(&[key], "ch-lausanne-012-a");
+        let jws = include_bytes!("../../../tests/wire/v1/down-ack.jws");
+        let ack = keys.verify(jws, "ack").expect("version 1 of the contract");
+        assert!(crate::protocol::cloud::Ack::parse(&ack).is_ok());
+    }
+
+    #[test]
     fn refuses_a_changed_payload_and_an_unknown_key() {
         let jws = sign(r#"{"alg":"EdDSA"}"#, CONTENT);
         let mut parts: Vec<String> = jws.split('.').map(str::to_owned).collect();

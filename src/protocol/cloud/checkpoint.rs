@@ -8,6 +8,7 @@ use crate::core::time::Stamp;
 
 /// The payload of the JWS on `up/checkpoint`, retained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Checkpoint {
     /// The gateway's id.
     pub gw: String,
@@ -21,6 +22,7 @@ pub struct Checkpoint {
     pub head: u64,
     /// The ledger's hash there.
     #[serde(with = "hash_hex")]
+    #[cfg_attr(test, schemars(with = "super::schema::Hash"))]
     pub hash: Hash,
     /// Last record that the cloud stored for good.
     pub acked: u64,
@@ -34,6 +36,7 @@ pub struct Checkpoint {
 
 /// What kind of signed message it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CheckpointType {
     /// The only one.
@@ -43,6 +46,7 @@ pub enum CheckpointType {
 
 /// One meter: `last − first = sessions + open + unattributed (+ replaced)`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MeterTotals {
     /// Which meter.
     pub meter: DeviceId,

@@ -235,6 +235,7 @@ impl Operation {
 
 /// `up/reply`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CommandReply {
     /// The command's.
     pub id: String,
@@ -248,6 +249,7 @@ pub struct CommandReply {
 
 /// How far a command came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ReplyStatus {
     /// Begun; another reply follows.

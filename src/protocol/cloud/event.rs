@@ -11,6 +11,7 @@ use crate::protocol::figures::Figures;
 
 /// One message on `up/event`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EventMessage {
     /// When.
     pub at: Stamp,
@@ -31,6 +32,7 @@ impl EventMessage {
 
 /// What an event says; the tag is its `kind`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the kinds are those of the cloud contract")]
 pub enum EventBody {
@@ -105,6 +107,7 @@ pub enum EventBody {
 
 /// A unit that went down or came back, and what it and its bus had done until then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[expect(missing_docs, reason = "the fields say it")]
 pub struct UnitEvent {
     pub device: DeviceId,
@@ -119,6 +122,7 @@ pub struct UnitEvent {
 
 /// The name of an event; `up/state` lists those that are an alarm at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the kinds are those of the cloud contract")]
 pub enum EventKind {
