@@ -116,10 +116,15 @@ fn head() -> Value {
         "type": "object",
         "properties": {
             "badge": id, "uid": uid, "user": id,
-            "origin": {"enum": ["issued", "registered"]},
+            "origin": {"enum": ["issued", "third_party"]},
             "status": {"enum": ["active", "blocked"]},
-            "grants": {"type": "array", "items": {"type": "string"}},
+            "blocked_reason": {"enum": ["lost", "unpaid", "moved_out", "other", null]},
+            "grants": {"type": "array", "items": {
+                "type": "string",
+                "pattern": r"^(\*|(station|group|place|serial):.+)$",
+            }},
             "valid_from": time, "valid_until": time,
+            "max_concurrent": {"type": ["integer", "null"], "minimum": 0},
             "label": {"type": ["string", "null"], "maxLength": 64},
         },
         "required": ["badge", "uid", "user", "origin", "status", "grants"],
@@ -180,6 +185,7 @@ fn argument(members: Value, required: Value) -> Value {
 fn operations() -> [(&'static str, Value); 10] {
     let text = json!({"type": "string"});
     let whole = json!({"type": "integer", "minimum": 0, "maximum": MAX_INTEGER});
+    let note = json!({"type": ["string", "null"], "maxLength": super::command::MAX_NOTE_CHARS});
     [
         (
             "station.start",
@@ -196,7 +202,7 @@ fn operations() -> [(&'static str, Value); 10] {
         ),
         (
             "station.out_of_service",
-            argument(json!({"station": text, "note": text}), json!(["station"])),
+            argument(json!({"station": text, "note": note}), json!(["station"])),
         ),
         ("station.in_service", argument(json!({"station": text}), json!(["station"]))),
         (
