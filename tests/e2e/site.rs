@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 /// Lines of the log that a failed wait shows.
 const LOG_LINES: usize = 60;
+/// Between one card leaving a reader and the next one arriving there.
+const HAND: Duration = Duration::from_millis(300);
 
 /// A tap by whoever started or stopped a session repeats its feedback for this long.
 pub(crate) const REPEAT: Duration = Duration::from_secs(5);
@@ -331,6 +333,9 @@ impl Site {
         let card = self.present(reader, card);
         let view = self.seen("a refused tap", |view| view.denials().count() > before);
         card.remove();
+        // As fast as a hand. In no time at all the driver takes the next card for this one: where a
+        // command meets a card that just left, pcscd never sees the reader empty.
+        std::thread::sleep(HAND);
         view.denials().nth(before).expect("just seen").clone()
     }
 
