@@ -31,7 +31,9 @@ fn signs_what_it_acknowledges() {
 
     program.start(&[]);
     let unsigned = Consumer::start(&database, broker.port(), None);
-    program.until("the records have come", |_| verify(&database).0[GATEWAY]["records"] != 0);
+    program.until("the records have come, and the daemon answers", |status| {
+        status["ledger"].is_object() && verify(&database).0[GATEWAY]["records"].as_u64() > Some(0)
+    });
     assert_eq!(program.cloud()["ledger"]["acked"], 0, "unsigned, so it does not count");
     drop(unsigned);
 
