@@ -281,6 +281,10 @@ pub enum Notice {
     SwitchWithoutSession { station: StationId },
     /// Energy flowed without a session, more than the alarm allows.
     Unattributed { station: StationId, energy_wh: i64 },
+    /// A register that cannot be right: the one before stands until it is clear what happened.
+    MeterDoubted { station: StationId, shown_wh: i64, believed_wh: i64 },
+    /// The register stands still although power flows: nothing of it will be billed.
+    MeterFrozen { station: StationId, register_wh: i64 },
     /// Readings beyond `max_power` were believed after all.
     MeterImplausible { station: StationId },
 }

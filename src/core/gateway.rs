@@ -279,7 +279,8 @@ impl Gateway {
             }
         }
         for account in &survivors.meters {
-            if let Some(station) = self.station_mut(&account.station) {
+            // The account is the meter's, whichever station it measures now.
+            for station in &mut self.stations {
                 station.recover_meter(account, survivors.epoch_opened);
             }
         }

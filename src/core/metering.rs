@@ -37,6 +37,17 @@ pub struct Meter {
     /// The register that was taken for an old meter's, and when it was last believed. If it comes
     /// back it was the same meter all along: its lifetime must not become energy.
     replaced: Option<(i64, Stamp)>,
+    standstill: Standstill,
+}
+
+/// What must have flowed, by the power, since the register last moved.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standstill {
+    since: Option<Uptime>,
+    last: Option<(Uptime, i64)>,
+    flowed_mw_ms: i128,
+    frozen: bool,
+    told: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +84,11 @@ pub enum Verdict {
     Held,
     /// Another meter is in its place, see [`Meter::replace`].
     Replaced,
+    /// The one that had been replaced at this register is back: it was the same all along.
+    Returned {
+        /// Its last register before.
+        old_wh: i64,
+    },
 }
 
 /// An implausible reading is believed after this many of its kind over at least this time.
@@ -96,6 +112,7 @@ impl Meter {
             suspicion: None,
             new_serial: None,
             replaced: None,
+            standstill: Standstill::default(),
         }
     }
 
@@ -183,7 +200,10 @@ impl Meter {
     pub fn judge(&mut self, reading: &Reading, now: Stamp) -> Verdict {
         self.power = reading.power_mw.map(|power| (Power::Is(power), now.uptime));
         self.note_serial(reading.serial.as_deref());
+        let before_wh = self.register_wh();
         let verdict = self.judge_register(reading, now);
+        let shown = reading.energy_wh.zip(reading.power_mw);
+        self.standstill.on_reading(shown, before_wh, now.uptime, self.resolution_wh);
         if !self.tells_power && reading.energy_wh.is_some() {
             self.power = self.power_from_register(now.uptime).map(|power| (power, now.uptime));
         }
@@ -228,8 +248,11 @@ impl Meter {
             return Verdict::Held;
         }
         self.suspicion = None;
-        if falling || self.is_back(register, now) {
+        if falling {
             return Verdict::Replaced;
+        }
+        if let Some((old_wh, _)) = self.replaced.filter(|_| self.is_back(register, now)) {
+            return Verdict::Returned { old_wh };
         }
         self.believe(register, now);
         Verdict::BelievedLate
@@ -267,7 +290,14 @@ impl Meter {
         }
     }
 
-    fn believe(&mut self, register: i64, now: Stamp) {
+    /// Whether it has just become clear that the register stands still although power flows.
+    pub(super) fn take_frozen(&mut self) -> bool {
+        let news = self.standstill.frozen && !self.standstill.told;
+        self.standstill.told |= news;
+        news
+    }
+
+    pub(super) fn believe(&mut self, register: i64, now: Stamp) {
         if let Some(account) = &mut self.account {
             account.believed_wh = register;
             account.believed_at = now;
@@ -291,6 +321,40 @@ impl Meter {
         suspicion.reads >= SUSPICION_READS && now.since(suspicion.since) >= SUSPICION_SPAN
     }
 }
+
+impl Standstill {
+    fn on_reading(
+        &mut self,
+        shown: Option<(i64, i64)>,
+        before_wh: Option<i64>,
+        now: Uptime,
+        resolution_wh: i64,
+    ) {
+        let Some((register_wh, power_mw)) = shown else { return };
+        if Some(register_wh) != before_wh {
+            *self = Standstill { since: Some(now), ..Standstill::default() };
+        }
+        if let Some((at, power_mw)) = self.last.filter(|(at, _)| now.since(*at) <= LOOKED_AWAY) {
+            let counted = if power_mw >= COUNTED_MW { i128::from(power_mw) } else { 0 };
+            self.flowed_mw_ms += counted * now.since(at).as_millis() as i128;
+        }
+        self.last = Some((now, power_mw));
+        let stood = now.since(*self.since.get_or_insert(now));
+        let enough = i128::from(3 * resolution_wh + FROZEN_WH) * MW_MS_PER_WH;
+        self.frozen = stood >= FROZEN_FOR && self.flowed_mw_ms >= enough;
+    }
+}
+
+/// A register that stands still for this long, while by the power so much more than its resolution
+/// has flowed, hangs. Some meters count in steps of a minute.
+const FROZEN_FOR: Duration = Duration::from_secs(600);
+const FROZEN_WH: i64 = 20;
+/// Below its starting current a meter may show power and count nothing.
+const COUNTED_MW: i64 = 50_000;
+/// Over a longer pause between two readings nothing is known of the power.
+const LOOKED_AWAY: Duration = Duration::from_secs(90);
+/// Milliwatts times milliseconds that make a watt-hour.
+const MW_MS_PER_WH: i128 = 1_000 * 3_600_000;
 
 /// Time between two stamps; `None` where no clock can tell.
 pub fn elapsed(earlier: Stamp, later: Stamp) -> Option<Duration> {

@@ -8,11 +8,11 @@ use std::time::Duration;
 use crate::core::event::{Command, Notice, Reading};
 use crate::core::flow::Power;
 use crate::core::ids::SessionId;
-use crate::core::ledger::{Fact, MeterChange, SwitchPosition, UnattributedCause};
+use crate::core::ledger::{EndReason, Fact, MeterChange, SwitchPosition, UnattributedCause};
 use crate::core::metering::Verdict;
 use crate::core::orders::Answer;
-use crate::core::session::{Phase, SLOT};
-use crate::core::station::{END_READ_TIMEOUT, RUN_DOWN, Station, Turn};
+use crate::core::session::{Look, Phase, SLOT};
+use crate::core::station::{RUN_DOWN, Station, Turn};
 use crate::core::time::Uptime;
 
 /// A difference over a longer time than this is not known to have flowed evenly.
@@ -20,6 +20,9 @@ const MEASURED_GAP: Duration = Duration::from_secs(10);
 /// A silent meter is asked again for the start register after this long.
 const START_READ_AGAIN: Duration = Duration::from_millis(200);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
+/// How long the end register is waited for, and how long after a power cut.
+const END_READ_TIMEOUT: Duration = Duration::from_secs(10);
+const BOOT_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Power below which a machine counts as off at its session's end.
 const OFF_MW: i64 = 1_000;
 
@@ -29,7 +32,7 @@ impl Station {
         if let Some(session) = &mut self.session
             && let Some(vehicle) = reading.vehicle
         {
-            session.on_vehicle(vehicle);
+            session.on_vehicle(vehicle, turn.uptime());
         }
         let tells_only_the_car = reading.energy_wh.is_none() && reading.power_mw.is_none();
         if tells_only_the_car && reading.vehicle.is_some() {
@@ -42,8 +45,15 @@ impl Station {
             Some(_) => meter.judge_exchanged(reading, turn.now),
             None => meter.judge(reading, turn.now),
         };
-        if meter.is_doubted() != doubted && self.session.is_none() {
+        let (is_doubted, frozen) = (meter.is_doubted(), meter.take_frozen());
+        if is_doubted != doubted && self.session.is_none() {
             turn.command(Command::PaceMeter(self.plan.id.clone(), self.pace()));
+        }
+        if is_doubted && !doubted {
+            self.tell_doubt(reading, before_wh, turn);
+        }
+        if frozen {
+            self.tell_frozen(before_wh, turn);
         }
         let first = std::mem::take(&mut self.unread_since_start);
         match verdict {
@@ -58,13 +68,15 @@ impl Station {
                 turn.command(Command::Notify(Notice::MeterImplausible { station }));
             }
             Verdict::Replaced => self.replace_meter(reading.energy_wh, turn),
+            Verdict::Returned { old_wh } => self.take_back(old_wh, reading.energy_wh, turn),
             Verdict::NoRegister | Verdict::Held => {}
         }
         let believed = match verdict {
             Verdict::Commissioned | Verdict::Replaced | Verdict::BelievedLate => true,
-            Verdict::Believed { .. } => true,
+            Verdict::Believed { .. } | Verdict::Returned { .. } => true,
             Verdict::NoRegister | Verdict::Held => false,
         };
+        self.switch.closed_unread &= !believed;
         self.answer_exchange(before_wh, believed, turn);
         self.record_serial(turn);
         let register = self.meter.as_ref().and_then(|meter| meter.register_wh());
@@ -75,6 +87,35 @@ impl Station {
         self.end_if_due(turn);
         self.watch_run_down(register.filter(|_| believed), reading.power_mw, turn);
         self.open_if_unused(turn);
+    }
+
+    /// What is not believed is in the journal once, as long as it lasts.
+    fn tell_doubt(&self, reading: &Reading, before_wh: Option<i64>, turn: &mut Turn<'_>) {
+        let (Some(shown_wh), Some(believed_wh)) = (reading.energy_wh, before_wh) else { return };
+        let station = self.plan.id.clone();
+        turn.command(Command::Notify(Notice::MeterDoubted { station, shown_wh, believed_wh }));
+    }
+
+    fn tell_frozen(&mut self, register_wh: Option<i64>, turn: &mut Turn<'_>) {
+        let Some(register_wh) = register_wh else { return };
+        if let Some(session) = &mut self.session {
+            session.estimated = true;
+        }
+        let station = self.plan.id.clone();
+        turn.command(Command::Notify(Notice::MeterFrozen { station, register_wh }));
+    }
+
+    /// The meter that was taken for another one was the same all along: its account goes on where
+    /// it was left, and what it counted meanwhile is posted like any other rise.
+    fn take_back(&mut self, old_wh: i64, register: Option<i64>, turn: &mut Turn<'_>) {
+        self.replace_meter(Some(old_wh), turn);
+        if let (Some(meter), Some(register)) = (&mut self.meter, register) {
+            meter.believe(register, turn.now);
+        }
+        if let Some(session) = &mut self.session {
+            session.estimated = true;
+        }
+        self.post(Some(old_wh), false, None, turn);
     }
 
     /// Whoever said that the meter was exchanged hears from which register it goes on.
@@ -112,7 +153,7 @@ impl Station {
         }
         turn.answer(self.exchange.take(), Answer::MeterSilent);
         if let Some(session) = &mut self.session {
-            session.on_silence();
+            session.on_silence(turn.uptime());
         }
         if let Some(pending) = &mut self.pending {
             pending.retry_at = Some(turn.uptime() + START_READ_AGAIN);
@@ -292,12 +333,15 @@ impl Station {
 
     fn watch_load(&mut self, now: Uptime) {
         let Some(session) = &mut self.session else { return };
+        let register_wh = self.meter.as_ref().and_then(|meter| meter.register_wh());
         match self.meter.as_ref().and_then(|meter| meter.power_at(now)) {
-            Some(Power::Is(power_mw)) => session.on_power(power_mw, &self.plan, now),
+            Some(Power::Is(power_mw)) => {
+                session.on_power(Look { power_mw, register_wh }, &self.plan, now);
+            }
             Some(Power::AtMost(most_mw, since)) => {
                 session.on_power_bound(most_mw, since, &self.plan, now);
             }
-            None => session.on_silence(),
+            None => session.on_silence(now),
         }
     }
 
@@ -320,15 +364,23 @@ impl Station {
         power_mw: Option<i64>,
         turn: &mut Turn<'_>,
     ) {
-        let Some(Phase::Ending { since, opened, .. }) = self.session.as_ref().map(|s| s.phase)
+        let Some(Phase::Ending { since, opened, reason }) = self.session.as_ref().map(|s| s.phase)
         else {
             return;
         };
         let waited = turn.uptime().since(since);
         let off = opened && power_mw.is_some_and(|power| power < OFF_MW);
         let settled = register.is_some() && (off || waited >= RUN_DOWN);
-        if settled || waited >= END_READ_TIMEOUT {
+        if settled || waited >= self.end_read_timeout(reason) {
             self.complete_end(register, turn);
+        }
+    }
+
+    /// How long the end register is waited for. After a power cut the bus boots, too.
+    pub(super) fn end_read_timeout(&self, reason: EndReason) -> Duration {
+        match reason == EndReason::PowerLoss && self.meter.is_some() {
+            true => BOOT_READ_TIMEOUT,
+            false => END_READ_TIMEOUT,
         }
     }
 }

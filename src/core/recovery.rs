@@ -106,6 +106,7 @@ impl Station {
         if let Some(memo) = memo {
             session.remember(memo, turn.now);
         }
+        session.presume_car(&self.plan);
         self.session = Some(session);
         if open.start.missing && open.posted_wh == 0 {
             // What the meter will show may be older than the session: it goes to nobody.
@@ -200,10 +201,11 @@ impl Station {
 
     /// Time has come to resume, or to give up, after an outage.
     pub(super) fn resume_if_due(&mut self, turn: &mut Turn<'_>) {
-        if !self.session.as_ref().is_some_and(|s| s.phase == Phase::Recovering) {
-            return;
-        }
+        let recovering = |session: &&Session| session.phase == Phase::Recovering;
+        let Some(session) = self.session.as_ref().filter(recovering) else { return };
+        let (car_stayed, car_left) = (session.has_car(), session.car_left());
         match self.plan_after_start {
+            Plan::GoOn if car_left => self.begin_end(EndReason::Unplugged, turn),
             Plan::GoOn => self.go_on(turn),
             Plan::End => self.begin_end(EndReason::PowerLoss, turn),
             Plan::WaitForClock { until, since } => {
@@ -222,9 +224,11 @@ impl Station {
                 if turn.uptime() < not_before || (unread && patient) {
                     return;
                 }
-                let car_stayed = self.session.as_ref().is_some_and(|s| s.has_car());
                 if needs_car && !car_stayed {
                     return self.begin_end(EndReason::PowerLoss, turn);
+                }
+                if car_left {
+                    return self.begin_end(EndReason::Unplugged, turn);
                 }
                 self.resume_in_turn(outage, needs_car, turn);
             }

@@ -100,7 +100,8 @@ impl Station {
 
     /// Nobody is let in: taken out, at fault, or something runs there that is nobody's.
     pub(super) fn is_unusable(&self) -> bool {
-        self.fault.is_some() || self.out_of_service.is_some() || self.switch.loaded
+        let at_fault = self.fault.is_some() || self.switch.silent.is_some();
+        at_fault || self.out_of_service.is_some() || self.switch.loaded
     }
 
     /// A technician looks after a station that is out of service, too.
@@ -120,9 +121,11 @@ impl Station {
     }
 
     /// The start register is missing. What the meter will show is the session's own only where
-    /// nothing could flow before it.
+    /// nothing could flow before it: the switch was open ever since the meter was read.
     fn span_start(&mut self, session: SessionId) {
-        if self.switch.reported != Some(SwitchPosition::Open) || !self.spanned.is_empty() {
+        let opened = self.switch.reported == Some(SwitchPosition::Open);
+        let ever_since = !self.switch.closed_unread && !self.unread_since_start;
+        if !(opened && ever_since && self.spanned.is_empty()) {
             self.span(session);
         }
     }

@@ -150,6 +150,12 @@ pub(super) struct Switch {
     pub(super) spare: Option<Duration>,
     /// Without load since, where nobody has a session.
     pub(super) idle_since: Option<Uptime>,
+    /// It was seen closed for nobody since the meter was last read: what flowed is not known.
+    pub(super) closed_unread: bool,
+    /// Neither it nor its feedback can be read since.
+    pub(super) silent_since: Option<Uptime>,
+    /// The same for so long that nobody is let in.
+    pub(super) silent: Option<Fault>,
 }
 
 /// Why a station is out of order.
@@ -161,6 +167,10 @@ pub enum Fault {
     SwitchStuck,
     /// The switch is closed and powers something without a session.
     SwitchWithoutSession,
+    /// The switch cannot be read.
+    SwitchSilent,
+    /// The contactor feedback cannot be read.
+    FeedbackSilent,
     /// The reader where badges are presented is gone.
     ReaderLost,
 }
@@ -178,6 +188,8 @@ impl Fault {
             Fault::SwitchFailed => "switch_failed",
             Fault::SwitchStuck => "switch_stuck",
             Fault::SwitchWithoutSession => "switch_without_session",
+            Fault::SwitchSilent => "switch_silent",
+            Fault::FeedbackSilent => "feedback_silent",
             Fault::ReaderLost => "reader_lost",
         }
     }
@@ -221,8 +233,6 @@ pub(super) const CLOSE_SILENCE: Duration = Duration::from_secs(5);
 pub(super) const RUN_DOWN: Duration = Duration::from_secs(3);
 /// What flows this soon after a session's end is what its machine still draws.
 const RESIDUE: Duration = Duration::from_secs(60);
-/// How long the end register is waited for.
-pub(super) const END_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A switch that will not open is tried again this often, for as long as it takes.
 pub(super) const OPEN_RETRY: Duration = Duration::from_secs(30);
 
@@ -262,10 +272,10 @@ impl Station {
             None if self.pending.is_some() => State::Starting,
             None => State::Available,
             Some(session) if session.is_idle() => State::Idle,
-            Some(session) if matches!(session.phase, Phase::Closing { .. }) => State::Starting,
-            Some(session) if session.phase != Phase::Recovering && !session.has_drawn() => {
-                State::Starting
-            }
+            Some(session) if session.phase == Phase::Recovering => State::InUse,
+            // Nobody knows of a load without a meter: there the switch has the word.
+            Some(session) if self.meter.is_none() && !session.confirmed => State::Starting,
+            Some(session) if self.meter.is_some() && !session.has_drawn() => State::Starting,
             Some(_) => State::InUse,
         }
     }
@@ -274,7 +284,7 @@ impl Station {
     pub(super) fn shown_fault(&self) -> Option<Fault> {
         let loaded = self.switch.loaded.then_some(Fault::SwitchWithoutSession);
         let reader = self.reader_lost.then_some(Fault::ReaderLost);
-        self.fault.or(loaded).or(reader)
+        self.fault.or(self.switch.silent).or(loaded).or(reader)
     }
 
     /// How many of this user's sessions are there, or about to be.

@@ -18,6 +18,8 @@ const FAULT_CLEARS_AFTER: std::time::Duration = std::time::Duration::from_secs(3
 const OPEN_RETRY_SOON: std::time::Duration = std::time::Duration::from_secs(1);
 /// Whether a switch without a session powers something is told when its meter stays silent so long.
 const FIRST_READING: std::time::Duration = std::time::Duration::from_secs(120);
+/// A switch that cannot be read for this long is at fault: a request may get lost, and be repeated.
+const SILENCE_IS_A_FAULT: std::time::Duration = std::time::Duration::from_secs(10);
 /// A switch that reads open during a session is closed again this often.
 const RECLOSE_ATTEMPTS: u32 = 3;
 
@@ -25,6 +27,7 @@ impl Station {
     /// The switch was written or read.
     pub(super) fn on_switch(&mut self, report: &SwitchReport, turn: &mut Turn<'_>) {
         let position = effective(report);
+        self.note_silence(report, turn.uptime());
         self.note_position(position, turn);
         if !self.switch.must_open {
             self.switch.retry_at = None;
@@ -50,7 +53,23 @@ impl Station {
             }
             None => self.on_switch_without_session(position, turn),
         }
-        self.clear_fault(turn);
+        self.clear_fault(report, turn);
+    }
+
+    /// A switch, or a contactor feedback that is wired, which cannot be read for a while.
+    fn note_silence(&mut self, report: &SwitchReport, now: Uptime) {
+        let silent = match report {
+            SwitchReport::Unknown => Some(Fault::SwitchSilent),
+            SwitchReport::Closed { feedback: None } | SwitchReport::Open { feedback: None } => {
+                self.plan.has_feedback.then_some(Fault::FeedbackSilent)
+            }
+            SwitchReport::Closed { .. } | SwitchReport::Open { .. } => None,
+        };
+        let since = *self.switch.silent_since.get_or_insert(now);
+        if silent.is_none() {
+            self.switch.silent_since = None;
+        }
+        self.switch.silent = silent.filter(|_| now.since(since) >= SILENCE_IS_A_FAULT);
     }
 
     fn note_position(&mut self, position: Option<SwitchPosition>, turn: &mut Turn<'_>) {
@@ -66,6 +85,7 @@ impl Station {
             }
         }
         self.switch.reported = Some(position);
+        self.switch.closed_unread |= position == SwitchPosition::Closed && self.session.is_none();
     }
 
     fn on_switch_closing(
@@ -197,14 +217,17 @@ impl Station {
         turn.command(Command::OpenSwitch(self.plan.id.clone()));
     }
 
-    fn clear_fault(&mut self, turn: &mut Turn<'_>) {
-        let commanded = match self.session.as_ref().map(|session| session.phase) {
-            Some(Phase::Recovering | Phase::Closing { .. } | Phase::Running) => {
-                SwitchPosition::Closed
-            }
-            Some(Phase::Ending { .. }) | None => SwitchPosition::Open,
+    fn clear_fault(&mut self, report: &SwitchReport, turn: &mut Turn<'_>) {
+        let closes = match self.session.as_ref().map(|session| session.phase) {
+            Some(Phase::Recovering | Phase::Closing { .. } | Phase::Running) => true,
+            Some(Phase::Ending { .. }) | None => false,
         };
-        if self.switch.reported != Some(commanded) {
+        let agree = match report {
+            SwitchReport::Closed { feedback } => closes && *feedback != Some(false),
+            SwitchReport::Open { feedback } => !closes && *feedback != Some(true),
+            SwitchReport::Unknown => false,
+        };
+        if !agree {
             self.switch.agrees_since = None;
             if self.fault.is_some() {
                 self.switch.retry_at.get_or_insert(turn.uptime() + ASK_AGAIN);

@@ -2,7 +2,7 @@
 
 use crate::core::event::Command;
 use crate::core::session::Phase;
-use crate::core::station::{END_READ_TIMEOUT, OPEN_RETRY, Station, Turn};
+use crate::core::station::{OPEN_RETRY, Station, Turn};
 use crate::core::time::Uptime;
 
 /// A recovered session waits for its switch to be seen; it is asked for again this often.
@@ -27,7 +27,9 @@ impl Station {
             Phase::Recovering => self.resume_at().map(|at| (at, "session to resume")),
             Phase::Closing { retry_at, .. } => Some((retry_at, "switch not confirmed")),
             Phase::Running => session.limit_at(&self.plan).map(|at| (at, "limit")),
-            Phase::Ending { since, .. } => Some((since + END_READ_TIMEOUT, "end register")),
+            Phase::Ending { since, reason, .. } => {
+                Some((since + self.end_read_timeout(reason), "end register"))
+            }
         }
     }
 

@@ -54,7 +54,9 @@ impl Daemon {
 
     pub(super) fn notify(&self, notice: &Notice) {
         log_notice(notice);
-        self.send_event(EventBody::from_notice(notice, self.settings.report_unknown_uids));
+        if let Some(event) = EventBody::from_notice(notice, self.settings.report_unknown_uids) {
+            self.send_event(event);
+        }
     }
 
     /// Tells the cloud and who watches.
@@ -323,6 +325,16 @@ fn log_notice(notice: &Notice) {
         Notice::Unattributed { station, energy_wh } => tracing::warn!(
             station = station.as_str(),
             "{energy_wh} Wh without a session; look for a stuck relay, a bypass or a wrong wiring"
+        ),
+        Notice::MeterDoubted { station, shown_wh, believed_wh } => tracing::warn!(
+            station = station.as_str(),
+            "the meter shows {shown_wh} Wh after {believed_wh} Wh: not believed for now; an exchange \
+             is found by itself in two minutes, or with: tapgate meter replace {station}"
+        ),
+        Notice::MeterFrozen { station, register_wh } => tracing::warn!(
+            station = station.as_str(),
+            "the meter stands at {register_wh} Wh although power flows: nothing is billed; \
+             check the meter and its profile"
         ),
         Notice::MeterImplausible { station } => tracing::warn!(
             station = station.as_str(),

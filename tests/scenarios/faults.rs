@@ -60,6 +60,7 @@ fn a_relay_board_that_answers_again_takes_up_the_session() {
     world.plant("washer-1").relay = Relay::Silent;
     world.run(60);
     assert!(world.plant("washer-1").closed, "silence cuts nobody");
+    assert_eq!(world.state("washer-1"), "in_use");
     world.plant("washer-1").relay = Relay::Obeys;
     world.run_minutes(60);
     assert_eq!(world.ended()[0].reason, EndReason::Finished);
@@ -174,6 +175,103 @@ fn nobody_pays_for_a_neighbour_whose_end_the_meter_missed_after_a_restart() {
     let mut world = two_sessions_across_one_silence();
     world.kill();
     assert_boris_pays_nothing_of_the_silence(&mut world);
+}
+
+#[test]
+fn nobody_pays_for_a_neighbour_whose_end_the_meter_missed_before_a_restart() {
+    let mut plan = charger();
+    plan.rules.require_meter = false;
+    let mut world = World::new(single(plan));
+    world.plant("charger-1").load(&CHARGE);
+    world.tap("door", anna());
+    world.run_minutes(5);
+    world.plant("charger-1").answer = Answer::Silent;
+    world.run_minutes(5);
+    world.tap("door", anna());
+    world.run(15);
+    world.kill();
+    world.run(5);
+    world.tap("door", boris());
+    world.run_minutes(5);
+    assert_eq!(world.started(), 2);
+    assert_boris_pays_nothing_of_the_silence(&mut world);
+}
+
+#[test]
+fn nobody_pays_for_what_a_stuck_relay_let_through_before_a_start_without_register() {
+    let mut world = washing();
+    world.run_minutes(5);
+    world.plant("washer-1").relay = Relay::Stuck;
+    world.order_stop("washer-1", OrderedBy::Technician, true);
+    world.run(20);
+    assert_eq!(world.ended().len(), 1);
+    world.plant("washer-1").answer = Answer::Silent;
+    world.plant("washer-1").load(&[(600, 2_000), (1, 0)]);
+    world.run_minutes(5);
+    world.plant("washer-1").relay = Relay::Obeys;
+    world.run_minutes(2);
+    assert_eq!(world.state("washer-1"), "available");
+    let before = world.plant("washer-1").register_wh();
+    world.tap("door", boris());
+    world.run_minutes(1);
+    world.plant("washer-1").answer = Answer::Right;
+    world.run_minutes(30);
+    let end = world.ended().remove(1);
+    let used = world.plant("washer-1").register_wh() - before;
+    assert!(end.energy_wh.is_some_and(|energy| energy <= used), "{:?} of {used}", end.energy_wh);
+    world.assert_every_watt_hour_is_accounted_for();
+}
+
+#[test]
+fn a_free_machine_whose_switch_does_not_answer_shows_it_and_is_refused() {
+    let mut world = World::new(single(washer()));
+    world.plant("washer-1").relay = Relay::Silent;
+    world.run(40);
+    assert_eq!(world.state("washer-1"), "faulted");
+    assert_eq!(world.view("washer-1").fault.as_deref(), Some("switch_silent"));
+    world.tap("door", anna());
+    assert!(world.denied(Denial::OutOfService));
+    assert_eq!(world.started(), 0);
+    world.plant("washer-1").relay = Relay::Obeys;
+    world.run(10);
+    assert_eq!(world.state("washer-1"), "available");
+}
+
+#[test]
+fn a_free_machine_whose_contactor_feedback_is_lost_shows_it_and_a_running_one_goes_on() {
+    let mut plan = washer();
+    plan.has_feedback = true;
+    let mut world = World::new(single(plan));
+    world.plant("washer-1").load(&WASH);
+    world.tap("door", anna());
+    world.plant("washer-1").feedback = false;
+    world.run_minutes(5);
+    assert_eq!(world.state("washer-1"), "in_use");
+    assert_eq!(world.view("washer-1").fault.as_deref(), Some("feedback_silent"));
+    world.run_minutes(40);
+    assert_eq!(world.ended()[0].reason, EndReason::Finished);
+    assert_eq!(world.state("washer-1"), "faulted");
+    world.tap("door", boris());
+    assert!(world.denied(Denial::OutOfService));
+}
+
+#[test]
+fn a_fault_does_not_clear_while_its_switch_says_nothing() {
+    let mut world = World::new(single(charger()));
+    world.plant("charger-1").load(&CHARGE);
+    world.tap("door", anna());
+    world.run_minutes(1);
+    world.plant("charger-1").relay = Relay::Stuck;
+    world.tap("door", anna());
+    world.run(20);
+    world.plant("charger-1").closed = false;
+    world.run(11);
+    world.plant("charger-1").relay = Relay::Silent;
+    world.run_minutes(5);
+    assert_eq!(world.view("charger-1").fault.as_deref(), Some("switch_stuck"));
+    world.plant("charger-1").relay = Relay::Obeys;
+    world.run_minutes(2);
+    assert_eq!(world.state("charger-1"), "available");
 }
 
 #[test]

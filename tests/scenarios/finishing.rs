@@ -90,6 +90,34 @@ fn a_meter_that_falls_silent_ends_nothing() {
 }
 
 #[test]
+fn a_lost_answer_now_and_then_keeps_nobody_waiting_for_the_machine() {
+    let mut world = washing();
+    for _ in 0..45 {
+        world.run(60);
+        world.happens(Event::MeterSilent { station: "washer-1".into() });
+    }
+    assert_eq!(world.ended()[0].reason, EndReason::Finished);
+    assert!(world.plant("washer-1").is_done());
+}
+
+#[test]
+fn a_meter_whose_power_hangs_at_nothing_does_not_cut_the_wash_that_its_register_shows() {
+    for load in [vec![(60, 2_000), (3_600, 300), (1, 2)], vec![(3_660, 300), (1, 2)]] {
+        let mut world = World::new(single(washer()));
+        world.plant("washer-1").load(&load);
+        world.tap("door", anna());
+        if load.len() == 3 {
+            world.run(60);
+        }
+        world.plant("washer-1").hung_power_w = Some(0);
+        world.run_minutes(58);
+        assert_eq!((world.ended().len(), world.cuts_under_load), (0, 0));
+        world.run_minutes(20);
+        assert_eq!(world.ended()[0].reason, EndReason::Finished);
+    }
+}
+
+#[test]
 fn a_bus_that_stalls_while_the_machine_soaks_does_not_cut_the_spin() {
     let mut world = World::new(laundry(tapgate::core::site::Selection::FirstFree));
     world.plant("washer-1").load(&[(700, 2_000), (60, 0), (3_600, 400), (1, 0)]);
@@ -226,6 +254,43 @@ fn unplugging_ends_a_charger_that_sees_the_car() {
     world.plant("charger-1").vehicle = Some(Vehicle::Absent);
     world.run(5);
     assert_eq!(world.ended()[0].reason, EndReason::Unplugged);
+}
+
+fn charger_that_sees_the_car() -> World {
+    let mut plan = charger();
+    plan.has_vehicle_state = true;
+    plan.rules = tapgate::core::site::SessionRules::defaults(StationKind::Charger, false, true);
+    World::new(single(plan))
+}
+
+#[test]
+fn a_car_that_leaves_while_the_daemon_is_away_does_not_leave_its_charging_to_the_next() {
+    let mut world = charger_that_sees_the_car();
+    world.plant("charger-1").load(&CHARGE);
+    world.plant("charger-1").vehicle = Some(Vehicle::Charging);
+    world.tap("door", anna());
+    world.run_minutes(5);
+    world.plant("charger-1").vehicle = Some(Vehicle::Absent);
+    world.plant("charger-1").load(&[(1, 0)]);
+    world.kill();
+    world.run(5);
+    assert_eq!(world.ended()[0].reason, EndReason::Unplugged);
+    assert!(!world.plant("charger-1").closed);
+}
+
+#[test]
+fn a_charger_without_a_car_is_free_again_even_if_its_meter_is_silent() {
+    let mut world = charger_that_sees_the_car();
+    world.plant("charger-1").vehicle = Some(Vehicle::Absent);
+    world.tap("door", anna());
+    world.plant("charger-1").answer = Answer::Silent;
+    let absent = Reading { vehicle: Some(Vehicle::Absent), ..Reading::default() };
+    for _ in 0..16 * 60 {
+        world.run(1);
+        let reading = absent.clone();
+        world.happens(Event::MeterRead { station: "charger-1".into(), reading });
+    }
+    assert_eq!(world.ended()[0].reason, EndReason::NotUsed);
 }
 
 #[test]

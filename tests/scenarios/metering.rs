@@ -145,6 +145,45 @@ fn a_meter_that_showed_zero_for_long_and_comes_back_bills_no_lifetime() {
 }
 
 #[test]
+fn what_flowed_while_a_meter_showed_zero_is_not_lost() {
+    let mut world = charging();
+    world.plant("charger-1").answer = Answer::Shows(0);
+    world.run_minutes(30);
+    world.plant("charger-1").answer = Answer::Right;
+    world.run_minutes(3);
+    stop(&mut world);
+    let end = world.ended().remove(0);
+    assert_eq!(end.energy_wh, Some(world.plant("charger-1").register_wh() - 5_000));
+    assert_eq!(end.quality, Quality::Estimated);
+    world.assert_every_watt_hour_is_accounted_for();
+}
+
+#[test]
+fn a_register_that_is_not_believed_is_told_once() {
+    let mut world = charging();
+    for _ in 0..2 {
+        world.plant("charger-1").answer = Answer::Shows(0);
+        world.run(20);
+        world.plant("charger-1").answer = Answer::Right;
+        world.run(20);
+    }
+    let doubts = world.notices.iter().filter(|n| matches!(n, Notice::MeterDoubted { .. })).count();
+    assert_eq!(doubts, 2);
+}
+
+#[test]
+fn a_register_that_stands_still_while_a_car_charges_is_told_once() {
+    let mut world = charging();
+    let stands = world.plant("charger-1").register_wh();
+    world.plant("charger-1").answer = Answer::Shows(stands);
+    world.run_minutes(30);
+    let told = |notice: &&Notice| matches!(notice, Notice::MeterFrozen { .. });
+    assert_eq!(world.notices.iter().filter(told).count(), 1);
+    stop(&mut world);
+    assert_eq!(world.ended()[0].quality, Quality::Estimated);
+}
+
+#[test]
 fn energy_without_a_session_is_on_record_at_midnight_and_alarms() {
     let mut world = World::new(single(charger()));
     world.plant("charger-1").bypass_w = 100;

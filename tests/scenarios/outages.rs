@@ -261,6 +261,53 @@ fn a_station_that_got_another_meter_ends_its_session_on_the_old_one() {
 }
 
 #[test]
+fn meters_that_change_stations_keep_their_accounts() {
+    let mut world = World::new(laundry(Selection::FirstFree));
+    world.plant("washer-1").load(&WASH);
+    world.tap("door", anna());
+    world.run_minutes(60);
+    assert_eq!(world.ended().len(), 1);
+    world.site.stations[0].meter = Some("meter-washer-2".into());
+    world.site.stations[1].meter = Some("meter-washer-1".into());
+    let second = world.plants.remove(&"washer-2".into()).expect("a machine");
+    let first = world.plants.insert("washer-1".into(), second).expect("a machine");
+    world.plants.insert("washer-2".into(), first);
+    world.kill();
+    world.run(20);
+    world.plant("washer-1").load(&WASH);
+    world.tap("door", boris());
+    world.run_minutes(60);
+    assert_eq!(world.ended().len(), 2);
+    assert_eq!(world.count(|fact| matches!(fact, Fact::MeterCommissioned(_))), 3);
+    world.assert_every_watt_hour_is_accounted_for();
+}
+
+#[test]
+fn a_bus_that_boots_slowly_after_a_long_outage_still_tells_the_end_register() {
+    let mut world = washing();
+    world.run_minutes(10);
+    world.plant("washer-1").answer = Answer::Silent;
+    world.cut_power(24 * 60, true);
+    world.run(40);
+    world.plant("washer-1").answer = Answer::Right;
+    world.run(20);
+    let end = world.ended().remove(0);
+    assert_eq!(end.reason, EndReason::PowerLoss);
+    assert_eq!(end.end_register_wh, Some(world.plant("washer-1").register_wh()));
+    assert_eq!(end.energy_wh, Some(world.plant("washer-1").register_wh() - 5_000));
+}
+
+#[test]
+fn a_charger_whose_car_left_during_the_outage_is_not_given_power_again() {
+    let mut world = charging(true, true);
+    world.plant("charger-1").vehicle = Some(Vehicle::Absent);
+    world.cut_power(5, true);
+    world.run(20);
+    assert_eq!(world.ended()[0].reason, EndReason::Unplugged);
+    assert_eq!(interruptions(&world), 0);
+}
+
+#[test]
 fn a_restart_right_after_the_record_closes_the_switch_without_an_interruption() {
     let mut world = World::new(single(washer()));
     world.plant("washer-1").relay = Relay::Stuck;

@@ -184,6 +184,7 @@ fn an_unmetered_station_starts_at_once_and_its_session_has_no_energy() {
     world.plant("washer-1").load(&WASH);
     world.present("door", anna(), Technology::MifareClassic1k);
     assert!(world.plant("washer-1").closed);
+    assert_eq!(world.state("washer-1"), "in_use", "nobody knows its load");
 
     world.run_minutes(5 * 60 + 59);
     assert_eq!(world.ended().len(), 0, "nobody knows its load: only the limit ends it");

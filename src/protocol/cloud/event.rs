@@ -175,8 +175,9 @@ impl EventBody {
 
     /// What a notice of the core says to the cloud. The UID of an unknown badge travels only with
     /// `report_unknown_uids`.
-    pub fn from_notice(notice: &Notice, report_unknown_uids: bool) -> EventBody {
-        match notice {
+    /// `None` where the journal alone hears of it.
+    pub fn from_notice(notice: &Notice, report_unknown_uids: bool) -> Option<EventBody> {
+        Some(match notice {
             Notice::Denied { reader, station, reason, technology, badge, uid } => {
                 let unknown = badge.is_none() && *reason == Denial::UnknownBadge;
                 EventBody::Denied {
@@ -197,10 +198,11 @@ impl EventBody {
             Notice::Unattributed { station, energy_wh } => {
                 EventBody::Unattributed { station: station.clone(), energy_wh: *energy_wh }
             }
-            Notice::MeterImplausible { station } => {
+            Notice::MeterImplausible { station } | Notice::MeterFrozen { station, .. } => {
                 EventBody::MeterImplausible { station: station.clone() }
             }
-        }
+            Notice::MeterDoubted { .. } => return None,
+        })
     }
 }
 

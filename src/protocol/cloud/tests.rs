@@ -223,7 +223,7 @@ fn a_denial_names_the_badge_and_never_its_uid() {
         badge: Some("b-1042".into()),
         uid: Uid::new(&[4, 0xa2, 0xb3, 0xc4]),
     };
-    let event = EventMessage::new(stamp(), EventBody::from_notice(&notice, true));
+    let event = EventMessage::new(stamp(), EventBody::from_notice(&notice, true).expect("told"));
 
     assert_eq!(
         json(&event),
@@ -272,7 +272,7 @@ fn the_uid_of_an_unknown_badge_travels_only_where_asked_for() {
         uid: Uid::new(&[4, 0xa2, 0xb3, 0xc4]),
     };
     let event = |report| {
-        let body = EventBody::from_notice(&notice, report);
+        let body = EventBody::from_notice(&notice, report).expect("told");
         json(&EventMessage { at: stamp(), body, left_out: 3 })
     };
 

@@ -35,10 +35,14 @@ pub struct Plant {
     pub answer: Answer,
     pub vehicle: Option<Vehicle>,
     pub serial: Option<String>,
+    /// The contactor feedback answers.
+    pub feedback: bool,
     pub has_meter: bool,
     pub tells_power: bool,
     pub pace: Pace,
     pub next_read: u64,
+    /// Its power point hangs at this.
+    pub hung_power_w: Option<i64>,
     /// Draws past the relay, in watts: a bypass.
     pub bypass_w: i64,
     /// The machine has had power for this long.
@@ -59,10 +63,12 @@ impl Plant {
             answer: Answer::Right,
             vehicle: None,
             serial: None,
+            feedback: station.has_feedback,
             has_meter: station.meter.is_some(),
             tells_power: true,
             pace: Pace::Idle,
             next_read: 0,
+            hung_power_w: None,
             bypass_w: 0,
             ran_ms: 0,
             energy: 5_000 * PER_WH,
@@ -140,7 +146,7 @@ impl Plant {
     }
 
     pub fn switch_event(&self, id: &StationId) -> Option<Event> {
-        let feedback = None;
+        let feedback = self.feedback.then_some(self.closed);
         let report = match (self.relay, self.closed) {
             (Relay::Silent, _) => SwitchReport::Unknown,
             (Relay::Obeys | Relay::Stuck, true) => SwitchReport::Closed { feedback },
@@ -159,7 +165,7 @@ impl Plant {
         };
         let reading = Reading {
             energy_wh: Some(register),
-            power_mw: self.tells_power.then(|| self.power_w() * 1_000),
+            power_mw: self.tells_power.then(|| self.hung_power_w.unwrap_or(self.power_w()) * 1_000),
             serial: self.serial.clone(),
             vehicle: self.vehicle,
         };
