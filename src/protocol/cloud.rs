@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::core::event::Allowlist;
 use crate::core::site::StationKind;
 use crate::core::time::Wall;
+use crate::protocol::json;
 
 pub use checkpoint::{Checkpoint, CheckpointType, MeterTotals};
 pub use command::{CommandReply, ReplyStatus};
@@ -216,7 +217,8 @@ pub struct Ack {
 impl Ack {
     /// Reads a payload; the error says which member is wrong.
     pub fn parse(payload: &[u8]) -> Result<Ack, String> {
-        serde_json::from_slice(payload).map_err(|error| error.to_string())
+        let value = json::parse_object(payload).map_err(|error| error.to_string())?;
+        serde_json::from_value(value).map_err(|error| error.to_string())
     }
 }
 

@@ -32,6 +32,15 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     Ok(value)
 }
 
+/// One JSON object, with nothing after it. What a type reads of a [`Value`] may be an array of its
+/// members too, which no message is.
+pub fn parse_object(bytes: &[u8]) -> Result<Value, JsonError> {
+    match parse(bytes)? {
+        object @ Value::Object(_) => Ok(object),
+        _ => Err(JsonError("it is no object".into())),
+    }
+}
+
 /// RFC 8785: members sorted by UTF-16 code units, no white space, shortest escapes.
 pub fn canonical(value: &Value) -> Vec<u8> {
     serde_json_canonicalizer::to_vec(value).expect("a parsed value has string keys and no NaN")
@@ -173,6 +182,14 @@ mod tests {
         assert!(parse(b"{} {}").is_err());
         assert!(parse(b"").is_err());
         assert!(parse(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn an_object_is_nothing_else() {
+        assert!(parse_object(br#" {"a":[1]}"#).is_ok());
+        for other in ["[]", "[1]", "\"{}\"", "null", "7", "true", ""] {
+            assert!(parse_object(other.as_bytes()).is_err(), "{other}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::MAX_INTEGER;
 use crate::core::ids::{BadgeId, SessionId, StationId, UserId, is_opaque_id};
 use crate::core::time::Wall;
+use crate::protocol::json;
 
 /// Longest id of a command: a UUID and room for a prefix. It is kept on disk and sent back.
 pub const MAX_ID_CHARS: usize = 128;
@@ -46,7 +47,7 @@ pub struct Command {
 impl Command {
     /// Reads a payload; the error says which member is wrong.
     pub fn parse(payload: &[u8]) -> Result<Command, String> {
-        let value = crate::protocol::json::parse(payload).map_err(|error| error.to_string())?;
+        let value = json::parse_object(payload).map_err(|error| error.to_string())?;
         serde_json::from_value(value).map_err(|error| error.to_string())
     }
 }
@@ -470,6 +471,11 @@ mod tests {
             payload.as_object_mut().expect("an object").remove(member);
             assert!(Command::parse(payload.to_string().as_bytes()).is_err(), "{member}");
         }
+        let members: Vec<&Value> = ["id", "nonce", "ctr", "expires", "op", "args"]
+            .iter()
+            .map(|member| &whole[member])
+            .collect();
+        assert!(Command::parse(json!(members).to_string().as_bytes()).is_err(), "an array");
         assert!(Command::parse(whole.to_string().as_bytes()).is_ok());
     }
 
