@@ -29,7 +29,7 @@ pub use view::View;
 /// Pause between two attempts to reach a broker on this machine.
 const RECONNECT: Duration = Duration::from_millis(100);
 /// Largest packet in either direction.
-const MAX_PACKET_BYTES: usize = 1024 * 1024;
+const MAX_PACKET_BYTES: usize = 4 * 1024 * 1024;
 /// Requests that rumqttc takes at once; what does not fit waits in `outgoing`.
 const REQUESTS: usize = 64;
 /// Packets that wait while one is handled.

@@ -189,7 +189,7 @@ fn malformed_messages_change_nothing_and_valid_ones_still_work() {
 }
 
 #[test]
-fn a_retained_command_is_ignored() {
+fn a_retained_command_is_ignored_and_told() {
     let broker = Broker::start();
     let cloud = StandInCloud::start(broker.port(), GATEWAY).expect("a cloud");
     cloud.publish_raw(Down::Command, command("old"), true);
@@ -207,6 +207,9 @@ fn a_retained_command_is_ignored() {
         _ => None,
     });
     assert_eq!(command, "new");
+    let view = wait(&cloud, |view| view.events_of("bad_message").count() > 0);
+    let detail = view.events_of("bad_message").next().expect("just seen")["detail"].clone();
+    assert!(detail.as_str().is_some_and(|it| it.contains("without retain")), "{detail}");
 }
 
 /// A command with a whole frame.
@@ -217,11 +220,21 @@ fn command(id: &str) -> String {
 
 #[test]
 fn an_oversize_message_causes_no_storm_and_is_survived() {
+    let filter = format!("tapgate/1/{GATEWAY}/down/#");
     let broker = Broker::start();
     let cloud = StandInCloud::start(broker.port(), GATEWAY).expect("a cloud");
     let mut gateway = Gateway::start(broker.port());
     wait(&cloud, View::online);
-    cloud.publish_raw(Down::Command, vec![b'x'; 300 * 1024], true);
+    // No packet that can be read breaks the connection.
+    for down in [Down::Ack, Down::Allowlist, Down::Part, Down::Command] {
+        cloud.publish_raw(down, vec![b'x'; 1024 * 1024], true);
+    }
+    wait(&cloud, |view| view.events_of("bad_message").count() == 4);
+    assert_eq!(gateway.link.status().conn, 1);
+    for down in [Down::Ack, Down::Allowlist, Down::Part, Down::Command] {
+        cloud.publish_raw(down, "", true);
+    }
+    cloud.publish_raw(Down::Command, vec![b'x'; 3 * 1024 * 1024], true);
     let mut reasons = Vec::new();
     while reasons.len() < 3 {
         reasons.push(gateway.wait_for(lost));
@@ -230,7 +243,8 @@ fn an_oversize_message_causes_no_storm_and_is_survived() {
 
     cloud.publish_raw(Down::Command, "", true);
     gateway.append(1);
-    let view = wait(&cloud, |view| view.usage.held() == 1);
+    let told = |view: &View| view.events_of("bad_message").any(|it| it["topic"] == filter);
+    let view = wait(&cloud, |view| view.usage.held() == 1 && told(view));
     assert!(view.connections.len() < 12, "a storm: {:?}", view.connections);
 }
 

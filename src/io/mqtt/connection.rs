@@ -19,11 +19,12 @@ use tokio::time::{Instant, timeout_at};
 use super::tls::{TlsSetupError, client_config};
 use super::{Clock, Timing};
 use crate::config::Cloud;
-use crate::protocol::cloud::{Offline, Topics};
+use crate::protocol::cloud::{MAX_PAYLOAD_BYTES, Offline, Topics};
 
 /// Largest MQTT packet in either direction. What comes down is refused above 64 KiB; the rest is
-/// room for a mistake, which would otherwise break every connection anew.
-const MAX_PACKET_BYTES: usize = 256 * 1024;
+/// room for mistakes: MQTT 3.1.1 can refuse a packet only by ending the connection, which a retained
+/// one would break anew each time. rumqttc reads up to ten of them at once.
+const MAX_PACKET_BYTES: usize = 2 * 1024 * 1024;
 /// Requests that rumqttc takes without waiting; more than are ever unconfirmed.
 const REQUESTS: usize = 2 * super::session::MAX_UNCONFIRMED;
 /// Packet ids: far more than are ever unconfirmed, so that none comes round while in use.
@@ -118,11 +119,13 @@ pub(super) struct Lost {
     /// The broker closed it although the line was fine, as it does when another client comes with
     /// the same id.
     pub(super) closed_by_broker: bool,
+    /// A packet came that is too large to be read.
+    pub(super) oversized: bool,
 }
 
 impl From<String> for Lost {
     fn from(reason: String) -> Lost {
-        Lost { reason, closed_by_broker: false }
+        Lost { reason, closed_by_broker: false, oversized: false }
     }
 }
 
@@ -140,12 +143,13 @@ pub(super) async fn pump(
         // Answers to pings show that both directions work. rumqttc notices most silences itself,
         // but a write that blocks keeps it from looking.
         let event = match timeout_at(heard + silence, eventloop.poll()).await {
-            Ok(Ok(event)) => event,
+            Ok(Ok(event)) => without_excess(event),
             Ok(Err(error)) => {
                 // After a silence the broker closes too, and is right to.
                 let fine = heard.elapsed() <= keep_alive + ANSWER;
                 let closed_by_broker = fine && is_close(&error);
-                return Lost { reason: explain(&error, &broker), closed_by_broker };
+                let (reason, oversized) = (explain(&error, &broker), is_oversized(&error));
+                return Lost { reason, closed_by_broker, oversized };
             }
             Err(_) => {
                 return format!("{broker} has been silent for {} s", silence.as_secs()).into();
@@ -160,6 +164,27 @@ pub(super) async fn pump(
             return Lost::from("disconnected".to_owned());
         }
     }
+}
+
+/// A payload beyond the contract's limit is judged by its length alone: the rest of it need not
+/// wait in memory.
+fn without_excess(event: Event) -> Event {
+    match event {
+        Event::Incoming(Packet::Publish(mut publish))
+            if publish.payload.len() > MAX_PAYLOAD_BYTES + 1 =>
+        {
+            publish.payload = publish.payload[..=MAX_PAYLOAD_BYTES].to_vec().into();
+            Event::Incoming(Packet::Publish(publish))
+        }
+        event => event,
+    }
+}
+
+fn is_oversized(error: &ConnectionError) -> bool {
+    let ConnectionError::MqttState(StateError::Deserialization(error)) = error else {
+        return false;
+    };
+    matches!(error, rumqttc::Error::PayloadSizeLimitExceeded(_))
 }
 
 /// The other side closed the connection: MQTT 3.1.1 has no word for why.

@@ -38,7 +38,7 @@ impl Message {
 /// A message that changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// Empty, a retained command, or a topic of a newer contract: no message for this gateway.
+    /// Empty, or a topic of a newer contract: no message for this gateway.
     Irrelevant,
     Malformed(String),
     BadSignature(BadSignature),
@@ -52,12 +52,15 @@ pub(super) fn read(
 ) -> Result<Message, Refused> {
     let down = topics.parse(&publish.topic).ok_or(Refused::Irrelevant)?;
     let payload = &publish.payload;
-    if payload.is_empty() || (down == Down::Command && publish.retain) {
+    if payload.is_empty() {
         return Err(Refused::Irrelevant);
     }
+    if down == Down::Command && publish.retain {
+        // It lay there before this connection: nobody means it now.
+        return Err(Refused::Malformed("it is retained; publish commands without retain".into()));
+    }
     if payload.len() > MAX_PAYLOAD_BYTES {
-        let bytes = payload.len();
-        let why = format!("{bytes} bytes are more than {MAX_PAYLOAD_BYTES}; send it in parts");
+        let why = format!("it has more than {MAX_PAYLOAD_BYTES} bytes; send it in parts");
         return Err(Refused::Malformed(why));
     }
     let json = match down.signed_type() {
@@ -110,12 +113,23 @@ mod tests {
     }
 
     #[test]
-    fn empty_payloads_unknown_topics_and_retained_commands_are_no_messages() {
+    fn empty_payloads_and_unknown_topics_are_no_messages() {
         for what in ["ack", "allowlist", "part", "cmd"] {
             assert_eq!(judge(what, "", true), Err(Refused::Irrelevant), "{what}");
         }
         assert_eq!(judge("future", "{}", false), Err(Refused::Irrelevant));
-        assert_eq!(judge("cmd", "{}", true), Err(Refused::Irrelevant));
+    }
+
+    #[test]
+    fn a_retained_command_is_refused_whatever_it_says() {
+        let command = r#"{"id":"1","expires":"2126-11-22T10:00:00Z","op":"state.report"}"#;
+        assert!(matches!(judge("cmd", command, false), Ok(Message::Command(_))));
+        for payload in [command, "{}", "x"] {
+            let Err(Refused::Malformed(why)) = judge("cmd", payload, true) else {
+                panic!("{payload} is taken");
+            };
+            assert!(why.contains("without retain"), "{why}");
+        }
     }
 
     #[test]

@@ -84,6 +84,10 @@ impl<L: Ledger> Worker<L> {
                 }
                 Attempt::Lost { held, lost } => {
                     self.closures.on_lost(lost.closed_by_broker);
+                    if lost.oversized {
+                        let (topic, detail) = (self.topics.subscription(), lost.reason.clone());
+                        self.raise(EventBody::BadMessage { topic, detail });
+                    }
                     (Some(held), lost.reason)
                 }
             };
