@@ -113,6 +113,6 @@ impl mqtt::Clock for LinkClock {
     }
 
     fn learn(&self, passed: Wall) {
-        self.floor.fetch_max(passed.0, Ordering::Relaxed);
+        self.floor.fetch_max(mqtt::believable(passed).0, Ordering::Relaxed);
     }
 }

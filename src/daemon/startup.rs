@@ -185,12 +185,20 @@ fn open_store(storage: &Storage) -> Result<(Store, Recovered), StoreError> {
     })
 }
 
-/// No moment before any of these can be now. What the cloud issued counts where it is `signed`.
+/// No moment before this can be now. What the cloud issued counts where it is `signed`.
 fn clock_floor(recovered: &Recovered, signed: bool) -> Wall {
-    let newest = recovered.newest.filter(|newest| newest.synced).map(|newest| newest.wall);
-    let issued = recovered.allowlist_issued_at.filter(|_| signed).unwrap_or_default();
-    let floors = [mqtt::built(), recovered.clock_floor, newest.unwrap_or_default(), issued];
-    floors.into_iter().max().unwrap_or_default()
+    let issued = recovered.allowlist_issued_at.max(recovered.acknowledged_at);
+    passed(recovered.newest, recovered.clock_floor, issued.filter(|_| signed))
+}
+
+/// The latest of all times that have surely passed. What the cloud issued says nothing once a
+/// trustworthy clock has spoken after it.
+fn passed(newest: Option<Stamp>, persisted: Wall, issued: Option<Wall>) -> Wall {
+    let told = match newest {
+        Some(newest) if newest.synced => newest.wall,
+        Some(_) | None => issued.map(mqtt::believable).unwrap_or_default(),
+    };
+    mqtt::built().max(persisted).max(told)
 }
 
 /// What the store holds of what may still run.
@@ -288,5 +296,24 @@ pub(super) fn exit_code(error: &anyhow::Error) -> u8 {
             EXIT_PERMISSION
         }
         Some(_) | None => EXIT_FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_issued_sets_the_floor_until_a_trustworthy_clock_speaks() {
+        let [day, week, century] =
+            [1, 7, 36_500].map(|days| mqtt::built() + Duration::from_secs(days * 86_400));
+        let at = |wall, synced| Some(Stamp { boot: 1, uptime: Uptime(1), wall, synced });
+
+        assert_eq!(passed(None, Wall(0), None), mqtt::built());
+        assert_eq!(passed(at(Wall(0), false), day, Some(week)), week, "no clock chip");
+        assert_eq!(passed(at(day, true), day, Some(week)), day, "a wrong time is taken back");
+        let capped = passed(at(Wall(0), false), day, Some(century));
+        assert_eq!(capped, mqtt::believable(century), "a leaked key");
+        assert!(capped < century);
     }
 }

@@ -40,7 +40,7 @@ pub use probe::{Caller, Check, Outcome, probe};
 pub use sender::{MAX_ACK_BACKOFF, Window};
 pub use signature::{BadSignature, TrustedKeys};
 pub use tls::TlsSetupError;
-pub(crate) use tls::built;
+pub(crate) use tls::{believable, built};
 
 use link::{Shared, Worker};
 use outbox::Outbox;

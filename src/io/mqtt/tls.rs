@@ -129,10 +129,24 @@ pub(crate) fn built() -> Wall {
     Wall(seconds * 1_000)
 }
 
+/// How far what the cloud says may push the time that is known to have passed: a key that leaked or
+/// a mistake must not put every certificate and badge of a gateway without a clock out of date.
+pub(crate) fn believable(issued_at: Wall) -> Wall {
+    issued_at.min(built() + Duration::from_secs(3 * 365 * 86_400))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::time::Uptime;
+
+    #[test]
+    fn what_is_said_is_believed_for_three_years_after_the_build() {
+        let years = |n: u64| built() + Duration::from_secs(n * 365 * 86_400);
+        assert_eq!(believable(Wall(0)), Wall(0));
+        assert_eq!(believable(years(2)), years(2));
+        assert_eq!(believable(years(70)), years(3));
+    }
 
     #[test]
     fn only_a_clock_that_can_be_right_overrules_the_floor() {

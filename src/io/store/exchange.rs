@@ -181,6 +181,11 @@ impl Ledger {
         })
     }
 
+    /// When the cloud issued the newest acknowledgement.
+    pub(super) fn acknowledged_at(&self) -> Result<Option<Wall>, StoreError> {
+        issued_at(&self.connection).map_err(|error| self.failed("read", error))
+    }
+
     /// Deletes acknowledged records that are older than `retention`; returns how many. More may be
     /// left where it is the most that one call deletes. An untrustworthy clock deletes none.
     pub(super) fn prune(&mut self, retention: Duration, now: Stamp) -> Result<u64, StoreError> {
@@ -245,12 +250,11 @@ fn bytes_in_batch(record: &str) -> usize {
 
 fn judge(connection: &Connection, ack: &Acknowledgement) -> Result<AckOutcome, Fault> {
     let bounds = Bounds::read(connection)?;
-    let newest: Option<i64> =
-        connection.query_row("SELECT ack_issued_at FROM ledger", [], |row| row.get(0))?;
+    let newest = issued_at(connection)?;
     if ack.epoch != bounds.head.epoch {
         return Ok(AckOutcome::OtherEpoch);
     }
-    if newest.is_some_and(|newest| ack.issued_at < Wall(newest)) {
+    if newest.is_some_and(|newest| ack.issued_at < newest) {
         return Ok(AckOutcome::Older);
     }
     if ack.upto > bounds.head.seq {
@@ -263,6 +267,11 @@ fn judge(connection: &Connection, ack: &Acknowledgement) -> Result<AckOutcome, F
         return Ok(AckOutcome::HashMismatch);
     }
     Ok(AckOutcome::Accepted { acked: ack.upto })
+}
+
+fn issued_at(connection: &Connection) -> rusqlite::Result<Option<Wall>> {
+    let sql = "SELECT ack_issued_at FROM ledger";
+    connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).map(|at| at.map(Wall))
 }
 
 /// The last record that one call may delete. A record whose clock was wrong is as old as the next

@@ -61,6 +61,8 @@ pub struct Recovered {
     pub allowlist: Option<Allowlist>,
     /// When the cloud issued it.
     pub allowlist_issued_at: Option<Wall>,
+    /// When the cloud issued its newest acknowledgement in this epoch.
+    pub acknowledged_at: Option<Wall>,
     /// When a valid head arrived last.
     pub allowlist_arrived: Option<Stamp>,
     /// Stations taken out of service, with their notes.
@@ -132,6 +134,7 @@ impl Store {
             }),
             allowlist: current.as_ref().map(|(current, _)| current.allowlist.clone()),
             allowlist_issued_at: current.as_ref().map(|(current, _)| current.issued_at),
+            acknowledged_at: ledger.acknowledged_at()?,
             allowlist_arrived: current.as_ref().and_then(|(current, _)| current.arrived),
             out_of_service,
             clock_floor: after.clock_floor,

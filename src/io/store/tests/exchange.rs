@@ -32,7 +32,9 @@ async fn acknowledgements_are_cumulative_and_may_go_backwards() {
     }
     store.close().await;
 
-    assert_eq!(place.open().1.standing.acked, 3);
+    let (_store, recovered) = place.open();
+    assert_eq!(recovered.standing.acked, 3);
+    assert_eq!(recovered.acknowledged_at, Some(Wall(TEN + 3)));
 }
 
 #[tokio::test]
