@@ -83,7 +83,8 @@ impl Daemon {
             Err(error) => {
                 tracing::error!("a command cannot be carried out: {error}");
                 let data = Value::Null;
-                return self.send_reply(CommandReply::rejected(&command.id, "storage", data));
+                let code = "storage_failure";
+                return self.send_reply(CommandReply::rejected(&command.id, code, data));
             }
         }
         if let Some(refusal) = self.refusal(&command, nonce) {
@@ -96,8 +97,10 @@ impl Daemon {
             Err(Unreadable::UnknownOperation) => self.send_reply(kept.rejected("unknown_op")),
             Err(Unreadable::BadArguments(detail)) => {
                 let topic = Topics::new(&self.settings.gateway_id).down(Down::Command);
-                tracing::warn!("command {} is malformed: {detail}", command.id);
-                self.send_event(EventBody::BadMessage { topic, detail });
+                let said = format!("command {} is malformed: {detail}", command.id);
+                if self.send_limited(EventBody::BadMessage { topic, detail }) {
+                    tracing::warn!("{said}");
+                }
                 self.send_reply(kept.rejected("bad_message"));
             }
         }

@@ -61,13 +61,16 @@ impl Daemon {
 
     /// Tells the cloud and who watches.
     pub(super) fn send_event(&self, body: EventBody) {
+        self.send_limited(body);
+    }
+
+    /// The same; false where the cloud has been told enough of this kind for now.
+    pub(super) fn send_limited(&self, body: EventBody) -> bool {
         let now = self.clock.now();
         if self.watched.feed.is_watched() {
             self.watched.feed.tell(now, Happening::Event(body.clone()));
         }
-        if let Some(cloud) = &self.cloud {
-            cloud.event(EventMessage::new(now, body));
-        }
+        self.cloud.as_ref().is_none_or(|cloud| cloud.event(EventMessage::new(now, body)))
     }
 
     pub(super) fn publish_station(&self, id: &StationId) {

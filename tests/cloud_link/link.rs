@@ -134,6 +134,35 @@ fn stations_are_published_on_change_and_removed_ones_are_cleared() {
 }
 
 #[test]
+fn a_new_epoch_shows_in_the_state_at_once_unlike_mere_counters() {
+    let broker = Broker::start();
+    let cloud = StandInCloud::start(broker.port(), GATEWAY).expect("a cloud");
+    let never = Timing { counters_pause: Duration::from_secs(86_400), ..Timing::default() };
+    let gateway = Gateway::start_as(self::cloud(broker.port()), MemoryLedger::new(), never);
+    wait(&cloud, View::online);
+    gateway.append(3);
+    wait(&cloud, |view| view.usage.held() == 3);
+
+    let epoch = gateway.ledger.open_epoch();
+    gateway.append(1);
+
+    let view = wait(&cloud, |view| view.state.as_ref().is_some_and(|it| it["epoch"] == *epoch));
+    assert_eq!(view.connections, [1], "on the same connection");
+}
+
+#[test]
+fn totals_of_many_meters_are_published_although_no_broker_need_retain_them() {
+    let broker = Broker::start();
+    let cloud = StandInCloud::start(broker.port(), GATEWAY).expect("a cloud");
+    wait(&cloud, |view| view.connected);
+    let ledger = MemoryLedger::new();
+    ledger.books().checkpoint_bytes = 40 * 1024;
+    let _gateway = Gateway::start_as(self::cloud(broker.port()), ledger, Timing::default());
+    let view = wait(&cloud, |view| view.checkpoint.is_some());
+    assert!(view.checkpoint.is_some_and(|jws| jws.len() > 40 * 1024));
+}
+
+#[test]
 fn malformed_messages_change_nothing_and_valid_ones_still_work() {
     let broker = Broker::start();
     let cloud = StandInCloud::start(broker.port(), GATEWAY).expect("a cloud");

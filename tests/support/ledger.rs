@@ -23,6 +23,8 @@ pub(crate) struct Books {
     pub(crate) connections: u64,
     /// Commands whose replies the broker has taken.
     pub(crate) delivered: Vec<String>,
+    /// So long are the totals.
+    pub(crate) checkpoint_bytes: usize,
     newest: Wall,
 }
 
@@ -36,6 +38,7 @@ impl MemoryLedger {
             accepted: vec![],
             connections: 0,
             delivered: vec![],
+            checkpoint_bytes: 0,
             newest: Wall(i64::MIN),
         })))
     }
@@ -56,6 +59,17 @@ impl MemoryLedger {
             });
             self.append_text(&record.to_string());
         }
+    }
+
+    /// Starts anew, as after a fork.
+    pub(crate) fn open_epoch(&self) -> String {
+        let mut books = self.books();
+        books.epoch = uuid::Uuid::new_v4().to_string();
+        books.records.clear();
+        books.hashes.clear();
+        books.acked = 0;
+        books.newest = Wall(i64::MIN);
+        books.epoch.clone()
     }
 
     /// Appends a record as it is.
@@ -132,8 +146,10 @@ impl Ledger for MemoryLedger {
     }
 
     fn checkpoint(&self) -> impl Future<Output = Result<String, LedgerError>> {
-        let head = self.books().records.len();
-        ready(Ok(format!("header.{head}.signature")))
+        let books = self.books();
+        let head = books.records.len();
+        let meters = "m".repeat(books.checkpoint_bytes);
+        ready(Ok(format!("header.{head}{meters}.signature")))
     }
 
     fn reply_delivered(

@@ -7,7 +7,7 @@ use super::ledger::{Ledger, LedgerError};
 use super::outbox::Replay;
 use super::sender::fit;
 use super::session::{Sent, Session};
-use crate::protocol::cloud::{MAX_BATCH_RECORDS, MAX_PAYLOAD_BYTES};
+use crate::protocol::cloud::{MAX_BATCH_RECORDS, MAX_PAYLOAD_BYTES, MAX_RETAINED_BYTES};
 
 /// Pause after the ledger could not be read for a checkpoint or a replay.
 const RETRY: Duration = Duration::from_secs(60);
@@ -38,7 +38,9 @@ impl<L: Ledger> Session<'_, L> {
         match self.worker.ledger.checkpoint().await {
             Ok(jws) => {
                 let topic = self.worker.topics.checkpoint();
-                self.publish(topic, true, jws.into_bytes(), Sent::Replaceable);
+                // The totals of some 170 meters: no broker need retain more.
+                let retain = jws.len() <= MAX_RETAINED_BYTES;
+                self.publish(topic, retain, jws.into_bytes(), Sent::Replaceable);
             }
             Err(error) => {
                 tracing::warn!(%error, "there is no checkpoint for the cloud");

@@ -242,10 +242,12 @@ impl CloudLink {
         self.shared.changed.notify_one();
     }
 
-    /// Queues an event; the oldest give way to it, and each kind has its rate limit.
-    pub fn event(&self, event: EventMessage) {
-        self.shared.outbox().events.push(event, Instant::now());
+    /// Queues an event; the oldest give way to it. Each kind has its rate limit: false where it was
+    /// left out.
+    pub fn event(&self, event: EventMessage) -> bool {
+        let taken = self.shared.outbox().events.push(event, Instant::now());
         self.shared.changed.notify_one();
+        taken
     }
 
     /// Tells the cloud what became of an allowlist.

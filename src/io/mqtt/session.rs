@@ -11,7 +11,7 @@ use super::CloudEvent;
 use super::backoff::jitter;
 use super::connection::Lost;
 use super::down::{self, Message, Refused};
-use super::ledger::{AckOutcome, Ledger, LedgerError};
+use super::ledger::{AckOutcome, Ledger, LedgerError, Standing};
 use super::link::{Worker, stopped};
 use super::sender::fit;
 use crate::protocol::cloud::{
@@ -64,8 +64,8 @@ pub(super) struct Session<'a, L> {
     submitted: VecDeque<Sent>,
     /// Numbered by rumqttc, not confirmed by the broker. PUBACK is flow control, not more.
     unconfirmed: VecDeque<(u16, Sent)>,
-    /// When `up/state` was last published, with which head and acknowledgement.
-    state: Option<(Instant, u64, u64)>,
+    /// When `up/state` was last published, and what it said of the ledger.
+    state: Option<(Instant, Standing)>,
     ledger_retry: Option<Instant>,
     resubscribe: Option<Instant>,
     pub(super) checkpoint_due: Instant,
@@ -235,15 +235,15 @@ impl<'a, L: Ledger> Session<'a, L> {
     /// When the state is due: at once on connect, soon after a change, later for mere counters.
     fn state_due(&self, now: Instant) -> Option<Instant> {
         let timing = &self.worker.timing;
-        let Some((published, head, acked)) = self.state else { return Some(now) };
+        let Some((published, told)) = &self.state else { return Some(now) };
         let standing = self.worker.window.standing();
         let outbox = self.worker.shared.outbox();
         if outbox.state_wanted {
             Some(now)
-        } else if outbox.local_changed {
-            Some(published + timing.state_pause)
-        } else if (standing.head, standing.acked) != (head, acked) {
-            Some(published + timing.counters_pause)
+        } else if outbox.local_changed || standing.epoch != told.epoch {
+            Some(*published + timing.state_pause)
+        } else if standing != *told {
+            Some(*published + timing.counters_pause)
         } else {
             None
         }
@@ -261,7 +261,7 @@ impl<'a, L: Ledger> Session<'a, L> {
             outbox.state_wanted = false;
             outbox.local.clone()
         };
-        self.state = Some((now, standing.head, standing.acked));
+        self.state = Some((now, standing.clone()));
         let state = State {
             conn: self.conn,
             nonce: self.nonce.clone(),
