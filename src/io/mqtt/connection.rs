@@ -22,8 +22,8 @@ use crate::config::Cloud;
 use crate::protocol::cloud::{MAX_PAYLOAD_BYTES, Offline, Topics};
 
 /// Largest MQTT packet in either direction. What comes down is refused above 64 KiB; the rest is
-/// room for mistakes: MQTT 3.1.1 can refuse a packet only by ending the connection, which a retained
-/// one would break anew each time. rumqttc reads up to ten of them at once.
+/// room for mistakes: MQTT 3.1.1 can refuse a packet only by ending the connection, and a retained
+/// one would end each one anew. rumqttc reads up to ten of them at once.
 const MAX_PACKET_BYTES: usize = 2 * 1024 * 1024;
 /// Requests that rumqttc takes without waiting; more than are ever unconfirmed.
 const REQUESTS: usize = 2 * super::session::MAX_UNCONFIRMED;
