@@ -2,6 +2,7 @@
 //!
 //! Through the daemon while it runs, else from the file itself.
 
+use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,7 +50,8 @@ pub(super) enum LedgerCommand {
         format: Format,
     },
     /// Write all records, one a line: as they were hashed, or as CSV
-    #[command(after_help = "Example:\n  tapgate ledger export --csv > ledger.csv")]
+    #[command(after_help = "Example:\n  tapgate ledger export --csv > ledger.csv\n\n\
+        On a site without [cloud], what was exported goes after [storage] retention.")]
     Export {
         /// Comma-separated values with a header line (RFC 4180)
         #[arg(long)]
@@ -222,25 +224,65 @@ fn verify(ledger: &Ledger, json: bool) -> Result<(), ExitCode> {
 }
 
 fn export(ledger: &Ledger, as_csv: bool, from: u64, out: Option<&Path>) -> Result<(), ExitCode> {
-    let out: Box<dyn Write> = match out {
+    let file = out.map(File::create).transpose().map_err(|error| {
+        let file = out.unwrap_or(Path::new("")).display();
+        eprintln!("tapgate: cannot write {file}: {error}; choose another --out");
+        ExitCode::from(EXIT_FAILURE)
+    })?;
+    let mut out: BufWriter<Box<dyn Write>> = BufWriter::new(match &file {
         None => Box::new(std::io::stdout()),
-        Some(file) => Box::new(std::fs::File::create(file).map_err(|error| {
-            eprintln!("tapgate: cannot write {}: {error}; choose another --out", file.display());
-            ExitCode::from(EXIT_FAILURE)
-        })?),
-    };
-    let mut out = BufWriter::new(out);
+        Some(file) => Box::new(file),
+    });
+    let mut exported = Exported::default();
     if as_csv {
         out.write_all(csv::header().as_bytes()).map_err(|error| unwritable(&error))?;
     }
     ledger.each(from, u64::MAX, |page, record| {
+        exported.note(page, record);
         if as_csv {
             out.write_all(csv::line(&page.epoch, record).as_bytes())
         } else {
             writeln!(out, "{}", record.record)
         }
     })?;
-    out.flush().map_err(|error| unwritable(&error))
+    out.flush().map_err(|error| unwritable(&error))?;
+    if let Some(file) = &file {
+        file.sync_all().map_err(|error| unwritable(&error))?;
+    }
+    exported.tell(ledger)
+}
+
+/// Which records are in the file.
+#[derive(Default)]
+struct Exported {
+    epoch: String,
+    from: Option<u64>,
+    upto: u64,
+}
+
+impl Exported {
+    fn note(&mut self, page: &LedgerPage, record: &LedgerRecord) {
+        // An epoch that opens meanwhile counts from one again; what came before is of no use.
+        if self.epoch != page.epoch {
+            *self = Exported { epoch: page.epoch.clone(), from: None, upto: 0 };
+        }
+        self.from.get_or_insert(record.seq);
+        self.upto = record.seq;
+    }
+
+    /// Lets the daemon know, which keeps what nobody has.
+    fn tell(self, ledger: &Ledger) -> Result<(), ExitCode> {
+        let (Ledger::Daemons(socket), Some(from)) = (ledger, self.from) else { return Ok(()) };
+        let Exported { epoch, upto, .. } = self;
+        let said =
+            client::ask_at(socket, &Request::LedgerExported { epoch, from, upto }, |reply| {
+                if let Reply::Done(said) = reply { Some(said) } else { None }
+            })?;
+        if !said.is_empty() {
+            eprintln!("{said}");
+        }
+        Ok(())
+    }
 }
 
 /// Whoever reads may have had enough, as `head` has.

@@ -256,9 +256,9 @@ impl Daemon {
         }
         if self.watch.is_due(Chore::Prune, PRUNE_EVERY)
             && let Some(retention) = self.settings.retention
-            && let Err(error) = self.store.prune(retention, now).await
+            && let Err(error) = self.store.prune(retention, self.settled(), now).await
         {
-            tracing::warn!("acknowledged records cannot be pruned: {error}");
+            tracing::warn!("old records cannot be pruned: {error}");
         }
         self.look_at_list_age();
         self.publish_state().await;

@@ -3,7 +3,8 @@
 use tokio::sync::oneshot;
 
 use crate::daemon::event_loop::Daemon;
-use crate::io::store::{Standing, Store, StoreError, StoredRecord, Verification};
+use crate::io::control::Peer;
+use crate::io::store::{Export, Settled, Standing, Store, StoreError, StoredRecord, Verification};
 use crate::protocol::control::{LEDGER_PAGE, LedgerPage, LedgerRecord, LedgerVerified, Reply};
 
 impl Daemon {
@@ -17,6 +18,33 @@ impl Daemon {
             // A command that gave up waiting is gone.
             let _ = reply.send(answer);
         });
+    }
+
+    /// What may go after its retention where no cloud acknowledges anything.
+    pub(super) fn settled(&self) -> Settled {
+        if self.cloud.is_some() { Settled::ByCloud } else { Settled::ByExport }
+    }
+
+    /// A technician has the records: on a site without a cloud that is what lets old ones go.
+    pub(super) async fn on_ledger_exported(&mut self, export: Export, peer: Peer) -> Reply {
+        if self.settled() == Settled::ByCloud {
+            return Reply::Done(String::new());
+        }
+        let upto = export.upto;
+        match self.store.note_exported(export).await {
+            Ok(true) => {
+                tracing::info!("{peer} has exported the ledger up to record {upto}");
+                Reply::Done(format!(
+                    "records up to {upto} count as exported and go after [storage] retention"
+                ))
+            }
+            Ok(false) => Reply::Done(
+                "this export does not follow the last one: old records are kept until there is one \
+                 without --from"
+                    .into(),
+            ),
+            Err(error) => Reply::Storage(error.to_string()),
+        }
     }
 
     pub(super) fn on_verify_wanted(&self, reply: oneshot::Sender<Reply>) {

@@ -11,6 +11,7 @@ use crate::core::view::{Fault, StationView};
 use crate::daemon::event_loop::Daemon;
 use crate::io::control::Asked;
 use crate::io::modbus::{BusHealth, UnitHealth, UnitState};
+use crate::io::store::Export;
 use crate::protocol::cloud::{
     AllowlistStanding, ClockState, EventBody, EventKind, EventMessage, LocalState, StationState,
 };
@@ -162,6 +163,9 @@ impl Daemon {
             Request::Maintenance { order } => return self.on_maintenance(order, peer, reply).await,
             Request::Allowlist { ask } => self.on_list_request(ask).await,
             Request::LedgerRecords { from } => return self.on_ledger_wanted(from, reply),
+            Request::LedgerExported { epoch, from, upto } => {
+                self.on_ledger_exported(Export { epoch, from, upto }, peer).await
+            }
             Request::LedgerVerify {} => return self.on_verify_wanted(reply),
             Request::Identity {} => Reply::Identity {
                 gateway: self.settings.gateway_id.clone(),

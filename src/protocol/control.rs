@@ -76,6 +76,15 @@ pub enum Request {
         /// The first one; one beyond the head asks for the bounds alone.
         from: u64,
     },
+    /// These records are in a file for good.
+    LedgerExported {
+        /// The ledger's database.
+        epoch: String,
+        /// The first one.
+        from: u64,
+        /// The last one.
+        upto: u64,
+    },
     /// Check the whole ledger.
     LedgerVerify {},
     /// Who the gateway is to its cloud.
@@ -92,6 +101,7 @@ impl Request {
             | Request::Badge { .. }
             | Request::Allowlist { .. }
             | Request::LedgerRecords { .. }
+            | Request::LedgerExported { .. }
             | Request::Identity {} => Duration::from_secs(5),
             Request::LedgerVerify {} => LEDGER_PATIENCE,
             // A reader's driver may take its time to tell its serial number.

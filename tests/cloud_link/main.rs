@@ -5,6 +5,7 @@
 mod commands;
 mod consumer;
 mod faults;
+mod ledger;
 mod link;
 mod patterns;
 mod soak;

@@ -66,7 +66,7 @@ pub(super) fn open(
         "INSERT INTO ledger (id, epoch, head, head_hash, floor, floor_hash, acked)
          VALUES (1, ?1, 0, ?2, 1, ?2, 0)
          ON CONFLICT (id) DO UPDATE SET epoch = ?1, head = 0, head_hash = ?2, floor = 1,
-             floor_hash = ?2, acked = 0, ack_issued_at = NULL",
+             floor_hash = ?2, acked = 0, ack_issued_at = NULL, exported = 0",
         params![epoch, ORIGIN],
     )?;
     let previous = &succession.previous;

@@ -71,6 +71,26 @@ pub enum AckOutcome {
     BeyondHead,
 }
 
+/// By whom a record must be held before it may go here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The cloud has acknowledged it.
+    ByCloud,
+    /// There is no cloud: it was exported.
+    ByExport,
+}
+
+/// Consecutive records that were written to a file for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// Names the ledger.
+    pub epoch: String,
+    /// The first one.
+    pub from: u64,
+    /// The last one.
+    pub upto: u64,
+}
+
 /// Where the ledger stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -186,9 +206,30 @@ impl Ledger {
         issued_at(&self.connection).map_err(|error| self.failed("read", error))
     }
 
-    /// Deletes acknowledged records that are older than `retention`; returns how many. More may be
+    /// Records `from` to `upto` were written to a file for good. False where they are of another
+    /// epoch, or leave a gap behind those that were exported before: that changes nothing.
+    pub(super) fn note_exported(&mut self, export: &Export) -> Result<bool, StoreError> {
+        self.within_transaction("note an export of", |transaction| {
+            let bounds = Bounds::read(transaction)?;
+            let exported = exported(transaction)?;
+            let follows = export.from <= bounds.floor.max(exported + 1);
+            if export.epoch != bounds.head.epoch || !follows || export.upto > bounds.head.seq {
+                return Ok(false);
+            }
+            let sql = "UPDATE ledger SET exported = max(exported, ?1)";
+            transaction.execute(sql, [signed(export.upto)])?;
+            Ok(true)
+        })
+    }
+
+    /// Deletes `settled` records that are older than `retention`; returns how many. More may be
     /// left where it is the most that one call deletes. An untrustworthy clock deletes none.
-    pub(super) fn prune(&mut self, retention: Duration, now: Stamp) -> Result<u64, StoreError> {
+    pub(super) fn prune(
+        &mut self,
+        retention: Duration,
+        settled: Settled,
+        now: Stamp,
+    ) -> Result<u64, StoreError> {
         if !now.synced {
             return Ok(0);
         }
@@ -196,12 +237,19 @@ impl Ledger {
         let before = Wall(now.wall.0.saturating_sub(age));
         self.within_transaction("prune", |transaction| {
             let bounds = Bounds::read(transaction)?;
-            let Some(last) = last_older_than(transaction, &bounds, before)? else { return Ok(0) };
+            let settled = match settled {
+                Settled::ByCloud => bounds.acked,
+                Settled::ByExport => exported(transaction)?,
+            };
+            let Some(last) = last_older_than(transaction, &bounds, settled, before)? else {
+                return Ok(0);
+            };
             let hash = hash_before(transaction, last + 1)?;
             transaction.execute("DELETE FROM record WHERE seq <= ?1", [signed(last)])?;
+            // A cloud that comes later gets what is left.
             transaction.execute(
-                "UPDATE ledger SET floor = ?1, floor_hash = ?2",
-                params![signed(last + 1), hash],
+                "UPDATE ledger SET floor = ?1 + 1, floor_hash = ?2, acked = max(acked, ?1)",
+                params![signed(last), hash],
             )?;
             Ok(last + 1 - bounds.floor)
         })
@@ -269,6 +317,10 @@ fn judge(connection: &Connection, ack: &Acknowledgement) -> Result<AckOutcome, F
     Ok(AckOutcome::Accepted { acked: ack.upto })
 }
 
+fn exported(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT exported FROM ledger", [], |row| row.get(0)).map(unsigned)
+}
+
 fn issued_at(connection: &Connection) -> rusqlite::Result<Option<Wall>> {
     let sql = "SELECT ack_issued_at FROM ledger";
     connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).map(|at| at.map(Wall))
@@ -279,13 +331,14 @@ fn issued_at(connection: &Connection) -> rusqlite::Result<Option<Wall>> {
 fn last_older_than(
     connection: &Connection,
     bounds: &Bounds,
+    settled: u64,
     before: Wall,
 ) -> Result<Option<u64>, Fault> {
     let mut next_trusted = connection.prepare_cached(
         "SELECT seq, trusted_wall FROM record WHERE seq >= ?1 AND trusted_wall IS NOT NULL
          ORDER BY seq LIMIT 1",
     )?;
-    let most = bounds.acked.min(bounds.floor + MAX_PRUNED_RECORDS - 1);
+    let most = settled.min(bounds.floor + MAX_PRUNED_RECORDS - 1);
     let mut last = None;
     let mut from = bounds.floor;
     while from <= most {

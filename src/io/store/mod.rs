@@ -43,8 +43,8 @@ pub use books::{MeterAccount, OpenSession};
 pub use epoch::Opened;
 pub use error::StoreError;
 pub use exchange::{
-    AckOutcome, Acknowledgement, Batch, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Standing, StoredRecord,
-    Totals,
+    AckOutcome, Acknowledgement, Batch, Export, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Settled,
+    Standing, StoredRecord, Totals,
 };
 pub use inspect::Inspection;
 pub use ledger::{Hash, Head, MAX_RECORD_BYTES};
@@ -241,10 +241,20 @@ impl Store {
         self.gateway.run(move |gateway| gateway.show_stations(&stations)).await?
     }
 
-    /// Deletes a bounded number of acknowledged records that are older than `retention`; returns
-    /// how many. Nothing while the clock is not trustworthy.
-    pub async fn prune(&self, retention: Duration, now: Stamp) -> Result<u64, StoreError> {
-        self.ledger.run(move |ledger| ledger.prune(retention, now)).await?
+    /// These records are in a file for good; false where that is of no use here, as with a gap.
+    pub async fn note_exported(&self, export: Export) -> Result<bool, StoreError> {
+        self.ledger.run(move |ledger| ledger.note_exported(&export)).await?
+    }
+
+    /// Deletes a bounded number of settled records that are older than `retention`; returns how
+    /// many. Nothing while the clock is not trustworthy.
+    pub async fn prune(
+        &self,
+        retention: Duration,
+        settled: Settled,
+        now: Stamp,
+    ) -> Result<u64, StoreError> {
+        self.ledger.run(move |ledger| ledger.prune(retention, settled, now)).await?
     }
 
     /// Keeps what sessions remember beyond their records, until it is told otherwise. Needs no room

@@ -5,7 +5,7 @@ use crate::io::store::database::Schema;
 /// Ledger, open sessions and meters.
 pub(super) const LEDGER: Schema = Schema {
     application_id: 0x7467_6c65, // "tgle"
-    migrations: &[LEDGER_1],
+    migrations: &[LEDGER_1, LEDGER_2],
     cache_kib: 256,
 };
 
@@ -73,6 +73,10 @@ CREATE TABLE open_session (
     ending_at TEXT
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// The last record that was written to a file for good: a site without a cloud has no other
+/// acknowledgement.
+const LEDGER_2: &str = "ALTER TABLE ledger ADD COLUMN exported INTEGER NOT NULL DEFAULT 0;";
 
 /// `seen` and `arrived` are stamps as JSON, times are milliseconds of UTC.
 const GATEWAY_1: &str = "

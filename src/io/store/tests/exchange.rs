@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::io::store::{AckOutcome, Acknowledgement, Hash, MAX_BATCH_BYTES};
+use crate::io::store::{AckOutcome, Acknowledgement, Export, Hash, MAX_BATCH_BYTES, Settled};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -69,13 +69,16 @@ async fn only_old_acknowledged_records_are_pruned() {
         let wall = Wall(TEN + days * 86_400_000 + seconds * 1000);
         Stamp { boot: 1, uptime: Uptime(0), wall, synced: true }
     };
-    assert_eq!(store.prune(DAY, later(9, 0)).await, Ok(0));
+    assert_eq!(store.prune(DAY, Settled::ByCloud, later(9, 0)).await, Ok(0));
     store.acknowledge(ack(&epoch, 8, hashes[8], 0)).await.expect("accepted");
-    assert_eq!(store.prune(DAY, Stamp { synced: false, ..later(9, 0) }).await, Ok(0));
+    assert_eq!(
+        store.prune(DAY, Settled::ByCloud, Stamp { synced: false, ..later(9, 0) }).await,
+        Ok(0)
+    );
 
     // Records 1 to 4 are older than a day: record n was made at second n, that is TEN + n - 1.
-    assert_eq!(store.prune(DAY, later(1, 4)).await, Ok(4));
-    assert_eq!(store.prune(DAY, later(9, 0)).await, Ok(4));
+    assert_eq!(store.prune(DAY, Settled::ByCloud, later(1, 4)).await, Ok(4));
+    assert_eq!(store.prune(DAY, Settled::ByCloud, later(9, 0)).await, Ok(4));
 
     let standing = store.standing().await.expect("read");
     assert_eq!((standing.floor, standing.acked, standing.head.seq), (9, 8, 10));
@@ -106,7 +109,7 @@ async fn a_wrong_clock_does_not_make_records_old() {
 
     let now = second(3 * 86_400 + 1);
 
-    assert_eq!(store.prune(2 * DAY, now).await, Ok(1));
+    assert_eq!(store.prune(2 * DAY, Settled::ByCloud, now).await, Ok(1));
     assert_eq!(store.standing().await.expect("read").floor, 2);
 }
 
@@ -115,7 +118,7 @@ async fn a_pruned_ledger_goes_on_counting_where_it_was() {
     let place = Place::new();
     let (store, epoch, hashes) = store_with(&place, 3).await;
     store.acknowledge(ack(&epoch, 3, hashes[3], 0)).await.expect("accepted");
-    assert_eq!(store.prune(Duration::ZERO, second(100)).await, Ok(3));
+    assert_eq!(store.prune(Duration::ZERO, Settled::ByCloud, second(100)).await, Ok(3));
     assert_eq!(store.batch(0, 200, MAX_BATCH_BYTES).await, Ok(None));
     store.close().await;
 
@@ -124,6 +127,48 @@ async fn a_pruned_ledger_goes_on_counting_where_it_was() {
     assert!(recovered.set_aside.is_empty());
     let head = store.commit(vec![at(4, started())]).await.expect("recorded");
     assert_eq!(head.seq, 4);
+    store.verify().await.expect("whole");
+}
+
+#[tokio::test]
+async fn without_a_cloud_old_records_go_once_they_were_exported() {
+    let place = Place::new();
+    let (store, epoch, _) = store_with(&place, 8).await;
+    let export = |from, upto| Export { epoch: epoch.clone(), from, upto };
+    let later = second(100);
+    assert_eq!(store.prune(Duration::ZERO, Settled::ByExport, later).await, Ok(0));
+
+    for useless in [export(2, 8), export(1, 9), Export { epoch: "other".into(), ..export(1, 8) }] {
+        assert_eq!(store.note_exported(useless).await, Ok(false));
+    }
+    for (from, upto) in [(1, 3), (1, 2), (4, 5)] {
+        assert_eq!(store.note_exported(export(from, upto)).await, Ok(true));
+    }
+    assert_eq!(store.prune(Duration::ZERO, Settled::ByCloud, later).await, Ok(0), "a cloud");
+    assert_eq!(store.prune(Duration::ZERO, Settled::ByExport, later).await, Ok(5));
+
+    // A cloud that comes later gets what is left, not an error.
+    let standing = store.standing().await.expect("read");
+    assert_eq!((standing.floor, standing.acked, standing.head.seq), (6, 5, 8));
+    let batch = store.batch(5, 200, MAX_BATCH_BYTES).await.expect("read").expect("records");
+    assert_eq!((batch.first, batch.last), (6, 8));
+    assert_eq!(store.note_exported(export(6, 8)).await, Ok(true), "from the floor on");
+}
+
+#[tokio::test]
+async fn a_ledger_of_the_first_version_is_taken_over() {
+    let place = Place::new();
+    let (store, epoch, _) = store_with(&place, 3).await;
+    store.close().await;
+    let old = rusqlite::Connection::open(place.path()).expect("opens");
+    old.execute_batch("ALTER TABLE ledger DROP COLUMN exported; PRAGMA user_version = 1;")
+        .expect("the first version");
+    drop(old);
+
+    let (store, recovered) = place.open();
+
+    assert_eq!((recovered.set_aside.len(), recovered.standing.head.seq), (0, 3));
+    assert_eq!(store.note_exported(Export { epoch, from: 1, upto: 3 }).await, Ok(true));
     store.verify().await.expect("whole");
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::io::store::{AckOutcome, Acknowledgement};
+use crate::io::store::{AckOutcome, Acknowledgement, Settled};
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
 
@@ -27,7 +27,7 @@ async fn f01_nothing_is_deleted_before_the_cloud_has_acknowledged_it() {
     let records = store.records(1, 100).await.expect("read");
     let batch = store.batch(0, 200, 60_000).await.expect("read").expect("records");
     assert_eq!(batch.records.len(), 10, "sent, and still here");
-    assert_eq!(store.prune(Duration::ZERO, years_later()).await, Ok(0));
+    assert_eq!(store.prune(Duration::ZERO, Settled::ByCloud, years_later()).await, Ok(0));
 
     let ack = Acknowledgement {
         epoch: recovered.standing.head.epoch,
@@ -36,7 +36,7 @@ async fn f01_nothing_is_deleted_before_the_cloud_has_acknowledged_it() {
         issued_at: Wall(TEN),
     };
     assert_eq!(store.acknowledge(ack).await, Ok(AckOutcome::Accepted { acked: 4 }));
-    assert_eq!(store.prune(Duration::ZERO, years_later()).await, Ok(4));
+    assert_eq!(store.prune(Duration::ZERO, Settled::ByCloud, years_later()).await, Ok(4));
     assert_eq!(everything(&store).await, 6);
 }
 
@@ -48,7 +48,10 @@ async fn f07_no_age_deletes_what_is_not_acknowledged() {
         store.commit(vec![at(when, started())]).await.expect("recorded");
     }
     for _ in 0..10 {
-        assert_eq!(store.prune(Duration::from_secs(1), years_later()).await, Ok(0));
+        assert_eq!(
+            store.prune(Duration::from_secs(1), Settled::ByCloud, years_later()).await,
+            Ok(0)
+        );
     }
     store.close().await;
 
