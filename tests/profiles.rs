@@ -126,7 +126,7 @@ impl Bench {
 
 fn profile(name: &str) -> Arc<Profile> {
     let library = Library::built_in();
-    Arc::clone(&library.find(name).expect("a vector per built-in profile").profile)
+    Arc::clone(library.find(name).expect("a vector per built-in profile").profile())
 }
 
 /// Whether `part` is a stretch of `all`, heartbeats left out.
@@ -161,7 +161,7 @@ fn every_built_in_profile_has_a_simulated_device() {
     let devices = vectors::all();
     assert_eq!(profiles, devices.keys().map(String::as_str).collect::<Vec<_>>());
     for (name, vector) in &devices {
-        let told = match library.find(name).expect("listed").profile.class {
+        let told = match library.find(name).expect("listed").profile().class {
             Class::Meter => vector.expected.wh.is_some() && vector.expected.mw.is_some(),
             Class::Charger => vector.charger.is_some(),
             Class::Relay => vector.relay.is_some(),

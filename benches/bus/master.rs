@@ -108,7 +108,7 @@ fn station(number: usize) -> StationId {
 
 fn wiring(port: &Path, stations: usize) -> Wiring {
     let library = Library::built_in();
-    let profile = |name| Arc::clone(&library.find(name).expect("a built-in profile").profile);
+    let profile = |name| Arc::clone(library.find(name).expect("a built-in profile").profile());
     let device = |id: String, unit, name| Device {
         id: id.as_str().into(),
         bus: "laundry".into(),

@@ -72,7 +72,7 @@ fn origin(shelved: &Shelved) -> String {
 
 fn as_table(library: &Library) -> String {
     let row = |(name, shelved): (&str, &Shelved)| {
-        let profile = &shelved.profile;
+        let profile = shelved.profile();
         let class = class_word(profile.class);
         let vendor = &profile.vendor;
         let confidence = profile.confidence.map_or("-", confidence_word);
@@ -93,7 +93,7 @@ fn line([name, class, confidence, on_silence, vendor]: [&str; 5]) -> String {
 
 fn as_json(library: &Library) -> String {
     let entry = |(name, shelved): (&str, &Shelved)| {
-        let profile = &shelved.profile;
+        let profile = shelved.profile();
         json!({
             "name": name,
             "class": class_word(profile.class),

@@ -69,7 +69,7 @@ pub(super) fn run(
     }
     let folder = &console.config.storage.profiles;
     let library = Library::with_folder(folder, false).unwrap_or_else(|_| Library::built_in());
-    let profiles: Vec<&Profile> = library.iter().map(|(_, shelved)| &*shelved.profile).collect();
+    let profiles: Vec<&Profile> = library.iter().map(|(_, shelved)| &**shelved.profile()).collect();
     let mut found = Vec::new();
     for bus in &buses {
         scan_bus(console, bus, units, &profiles, &mut found)?;

@@ -198,7 +198,7 @@ pub(super) fn read_devices(
 fn read_profile(section: &Section<'_>, library: Option<&Library>) -> Option<Arc<Profile>> {
     let name = section.text("profile")?;
     let library = library?;
-    let found = library.find(name.value).map(|shelved| shelved.profile.clone());
+    let found = library.find(name.value).map(|shelved| shelved.profile().clone());
     if found.is_none() {
         unknown(section.document, "profile", &name, library.iter().map(|(name, _)| name));
     }

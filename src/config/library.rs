@@ -1,5 +1,7 @@
 //! The profiles that a site may name: built-in ones, and the technician's own, which win.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,21 +93,29 @@ pub struct Library(BTreeMap<String, Shelved>);
 /// A profile and where it comes from.
 #[derive(Clone, Debug)]
 pub struct Shelved {
-    /// The register map.
-    pub profile: Arc<Profile>,
     /// Its file; `None` for a built-in one.
     pub file: Option<PathBuf>,
     /// The file as written.
-    pub text: String,
+    pub text: Cow<'static, str>,
+    read: OnceCell<Arc<Profile>>,
+}
+
+impl Shelved {
+    /// The register map. A built-in one is read when it is first asked for: a site names a few of
+    /// them, and what all of them need for a moment would stay with the daemon for good.
+    pub fn profile(&self) -> &Arc<Profile> {
+        self.read.get_or_init(|| {
+            let profile = profile_file::parse("a built-in profile", &self.text);
+            profile.expect("a test reads every built-in one").into()
+        })
+    }
 }
 
 impl Library {
     /// What ships with the program.
     pub fn built_in() -> Library {
-        let shelve = |(name, text): (&str, &str)| {
-            let profile = profile_file::parse(name, text).expect("a test reads every built-in one");
-            let shelved = Shelved { profile: profile.into(), file: None, text: text.into() };
-            (name.to_owned(), shelved)
+        let shelve = |(name, text): (&str, &'static str)| {
+            (name.to_owned(), Shelved { file: None, text: text.into(), read: OnceCell::new() })
         };
         Library(BTreeMap::from(BUILT_IN.map(shelve)))
     }
@@ -142,7 +152,8 @@ impl Library {
         problems: &mut Vec<Problem>,
     ) {
         let name = profile.name.clone();
-        let shelved = Shelved { profile: profile.into(), file: Some(file.clone()), text };
+        let read = OnceCell::from(Arc::new(profile));
+        let shelved = Shelved { file: Some(file.clone()), text: text.into(), read };
         let replaced = self.0.insert(name.clone(), shelved).and_then(|shelved| shelved.file);
         if let Some(other) = replaced {
             let message = format!("profile `{name}` is also in {}", other.display());
@@ -242,7 +253,7 @@ mod tests {
 
         let library = Library::with_folder(folder.path(), true).expect("valid");
 
-        let profile = &library.find("waveshare-relay-8").expect("shelved").profile;
+        let profile = library.find("waveshare-relay-8").expect("shelved").profile();
         assert_eq!(profile.points.len(), 4);
     }
 

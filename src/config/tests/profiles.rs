@@ -162,7 +162,7 @@ fn energy_scales_of_built_in_meters_are_exact() {
         ("carlo-gavazzi-em340", Scale { numerator: 1, denominator: 10 }),
         ("abb-b23", Scale { numerator: 1, denominator: 100 }),
     ] {
-        let profile = &library.find(name).expect("built in").profile;
+        let profile = library.find(name).expect("built in").profile();
         assert_eq!(profile.points["energy_import"].scale, scale, "{name}");
     }
 }
