@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use globset::{Glob, GlobMatcher};
-
 use super::buses::is_twice;
 use super::document::{At, Document, Place, Section};
 use super::wiring::{BindBy, ReaderBinding};
@@ -122,9 +120,8 @@ fn usb_port(text: &str) -> Result<String, String> {
     (number(bus) && ports.split('.').all(number)).then(|| text.to_owned()).ok_or_else(wrong)
 }
 
-fn glob(text: &str) -> Result<GlobMatcher, String> {
-    let glob = Glob::new(text).map_err(|error| format!("`{text}` is no glob: {}", error.kind()))?;
-    Ok(glob.compile_matcher())
+fn glob(text: &str) -> Result<glob::Pattern, String> {
+    glob::Pattern::new(text).map_err(|error| format!("`{text}` is no glob: {}", error.msg))
 }
 
 /// Whether a glob ends in the ` 00 00` that pcscd appends, with at least one digit given.

@@ -100,7 +100,7 @@ pub enum BindBy {
     /// The reader's serial number.
     Serial(String),
     /// Glob on the full PC/SC name.
-    Name(globset::GlobMatcher),
+    Name(glob::Pattern),
 }
 
 /// The points of one station.

@@ -34,7 +34,7 @@ use std::process::ExitCode;
 use crate::config::{self, Config};
 use crate::daemon::event_loop::{End, Signals};
 use crate::daemon::reload::Running;
-use crate::io::journal;
+use crate::io::{journal, memory};
 
 /// Something is wrong with the site or the machine.
 pub const EXIT_FAILURE: u8 = 1;
@@ -47,6 +47,7 @@ pub const EXIT_CONFIG: u8 = 78;
 
 /// Runs the daemon until SIGTERM.
 pub fn run(file: &Path) -> ExitCode {
+    memory::share_one_arena();
     journal::init();
     journal::log_panics();
     let config = match config::load(file) {

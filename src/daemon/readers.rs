@@ -67,7 +67,7 @@ fn binding_text(binding: &ReaderBinding) -> String {
     match &binding.by {
         BindBy::UsbPort(port) => format!("usb_port = \"{port}\""),
         BindBy::Serial(serial) => format!("serial = \"{serial}\""),
-        BindBy::Name(glob) => format!("name = \"{}\"", glob.glob()),
+        BindBy::Name(glob) => format!("name = \"{}\"", glob.as_str()),
     }
 }
 

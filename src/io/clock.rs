@@ -1,4 +1,4 @@
-//! The kernel's clocks. The only module with `unsafe`: libc has no safe `adjtimex`.
+//! The kernel's clocks.
 
 #![expect(unsafe_code, reason = "adjtimex(2) is the kernel's word on synchronisation")]
 

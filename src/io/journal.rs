@@ -11,9 +11,10 @@ use std::sync::{Arc, OnceLock};
 use tracing::field::{Field, Visit};
 use tracing::{Dispatch, Event, Level, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt as stderr, reload};
+use tracing_subscriber::{Registry, fmt as stderr, reload};
 
 /// A burst of this many lines waits for journald; at 200 bytes a line that is 100 KiB.
 const QUEUE: usize = 512;
@@ -21,11 +22,13 @@ const QUEUE: usize = 512;
 pub const LEVEL_VARIABLE: &str = "TAPGATE_LOG";
 
 /// Changes the level while the program runs.
-static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+static LEVEL: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 /// Logs at `level` from now on; at what the environment says without one.
 pub fn set_level(level: Option<&str>) {
-    let filter = level.map_or_else(configured, |level| EnvFilter::new(directives(level)));
+    let filter = level.map_or_else(configured, |level| {
+        libraries_in_trouble().with_default(level.parse().unwrap_or(LevelFilter::INFO))
+    });
     if let Some(handle) = LEVEL.get()
         && let Err(error) = handle.reload(filter)
     {
@@ -33,13 +36,14 @@ pub fn set_level(level: Option<&str>) {
     }
 }
 
-fn configured() -> EnvFilter {
-    EnvFilter::try_from_env(LEVEL_VARIABLE).unwrap_or_else(|_| EnvFilter::new(directives("info")))
+fn configured() -> Targets {
+    let said = std::env::var(LEVEL_VARIABLE).ok().and_then(|said| said.parse().ok());
+    said.unwrap_or_else(|| libraries_in_trouble().with_default(LevelFilter::INFO))
 }
 
 /// Libraries speak up only where something is wrong.
-fn directives(level: &str) -> String {
-    format!("{level},rumqttc=error")
+fn libraries_in_trouble() -> Targets {
+    Targets::new().with_target("rumqttc", LevelFilter::ERROR)
 }
 
 /// Starts logging. Under systemd (`JOURNAL_STREAM`) to journald, else, or without it, to stderr.
@@ -75,7 +79,8 @@ fn queue_to_journald() -> std::io::Result<Queue> {
             ..PriorityMappings::new()
         });
     let journald = Dispatch::new(tracing_subscriber::registry().with(layer));
-    let (lines, queue) = sync_channel(QUEUE);
+    // Boxed: the queue has room for all of them from the start.
+    let (lines, queue) = sync_channel::<Box<Line>>(QUEUE);
     let dropped = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&dropped);
     std::thread::Builder::new()
@@ -85,7 +90,7 @@ fn queue_to_journald() -> std::io::Result<Queue> {
     Ok(Queue { lines, dropped })
 }
 
-fn write(queue: &Receiver<Line>, dropped: &AtomicU64) {
+fn write(queue: &Receiver<Box<Line>>, dropped: &AtomicU64) {
     while let Ok(line) = queue.recv() {
         line.emit();
         let lost = dropped.swap(0, Ordering::Relaxed);
@@ -97,14 +102,14 @@ fn write(queue: &Receiver<Line>, dropped: &AtomicU64) {
 
 /// Hands events to the journal's thread; never waits.
 struct Queue {
-    lines: SyncSender<Line>,
+    lines: SyncSender<Box<Line>>,
     dropped: Arc<AtomicU64>,
 }
 
 impl<S: Subscriber> Layer<S> for Queue {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line::new(*event.metadata().level());
-        event.record(&mut line);
+        let mut line = Box::new(Line::new(*event.metadata().level()));
+        event.record(&mut *line);
         match self.lines.try_send(line) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
             Err(TrySendError::Full(_)) => {

@@ -117,7 +117,7 @@ fn said(event: &ReaderEvent) -> String {
 }
 
 fn by_name(reader: &str, glob: &str) -> ReaderBinding {
-    let glob = globset::Glob::new(glob).expect("a valid glob").compile_matcher();
+    let glob = glob::Pattern::new(glob).expect("a valid glob");
     ReaderBinding { reader: reader.into(), by: BindBy::Name(glob), feedback: None }
 }
 

@@ -102,7 +102,7 @@ fn matches(binding: &ReaderBinding, reader: &PresentReader) -> bool {
     match &binding.by {
         BindBy::UsbPort(port) => reader.usb_port.as_ref() == Some(port),
         BindBy::Serial(serial) => reader.serial.as_ref() == Some(serial),
-        BindBy::Name(glob) => glob.is_match(&reader.name),
+        BindBy::Name(glob) => glob.matches(&reader.name),
     }
 }
 
@@ -115,8 +115,7 @@ mod tests {
     }
 
     fn by_name(reader: &str, glob: &str) -> ReaderBinding {
-        let glob = globset::Glob::new(glob).expect("a valid glob").compile_matcher();
-        by(reader, BindBy::Name(glob))
+        by(reader, BindBy::Name(glob::Pattern::new(glob).expect("a valid glob")))
     }
 
     fn acr(index: u8) -> PresentReader {

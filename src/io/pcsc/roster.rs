@@ -150,7 +150,7 @@ mod tests {
         let plugged: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
         let mut roster = Roster::default();
         plug(&mut roster, &plugged);
-        let glob = globset::Glob::new("ACR 39 00").expect("a glob").compile_matcher();
+        let glob = glob::Pattern::new("ACR 39 00").expect("a glob");
         let by = BindBy::Name(glob);
         let binding = ReaderBinding { reader: "laundry".into(), by, feedback: None };
 
