@@ -1,6 +1,6 @@
 # Boots Debian in systemd-nspawn: source this file. Needs root; no KVM, no machined, no host systemd.
 
-PACKAGES=systemd,systemd-sysv,dbus,polkitd,pcscd,libsystemd0,adduser,vsmartcard-vpcd,python3,procps,udev,kmod,mosquitto,mosquitto-clients,jq
+PACKAGES=systemd,systemd-sysv,dbus,polkitd,pcscd,adduser,vsmartcard-vpcd,python3,procps,udev,kmod,mosquitto,mosquitto-clients,jq
 
 # want_tools COMMAND=PACKAGE...: installs what is missing. Needs root.
 want_tools() {

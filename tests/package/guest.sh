@@ -325,6 +325,7 @@ part_vm() {
     say "start to READY: $(( ($(unit ActiveEnterTimestampMonotonic) - $(unit InactiveExitTimestampMonotonic)) / 1000 )) ms, emulated"
     sleep 20
     say "idle: $(grep -E 'VmHWM|VmRSS|RssAnon|RssFile|RssShmem|Threads' "/proc/$(unit MainPID)/status" | tr -s ' \t\n' ' ')"
+    never_suspended
     must "pn533 is kept away" sh -c "modprobe --showconfig | grep -q '^blacklist pn533_usb'"
     # The first of the list.
     BADGE=04000001 starts_a_session
@@ -334,6 +335,15 @@ part_vm() {
     ends_by_itself
     memory_is_limited
     say "nightly: passed"
+}
+
+# A smart-card reader, which libccid's own rule lets the kernel suspend, and a serial adapter.
+never_suspended() {
+    local device vendor
+    for vendor in 08e6 0403; do
+        device=$(grep -lx "$vendor" /sys/bus/usb/devices/*/idVendor | head -1)
+        is "power of the USB device of vendor $vendor" "$(<"${device%/idVendor}/power/control")" on
+    done
 }
 
 # The broker's package is unpacked, not installed: it has no user of its own. BADGES: a list of up to

@@ -22,7 +22,7 @@ trap 'rm -rf "$work"' EXIT
 extract_root() {
     [ -e "$cache/arm64-$SUITE/.complete" ] && return
     rm -rf "$cache/arm64-$SUITE"
-    mmdebstrap --quiet --mode=root --architectures=arm64 --variant=extract --include=bash,coreutils,util-linux,grep,sed,mawk,findutils,libc-bin,base-files,base-passwd,passwd,login,init-system-helpers,systemd,systemd-sysv,dbus,polkitd,pcscd,libsystemd0,vsmartcard-vpcd,python3,procps,udev,kmod,jq,mosquitto,mosquitto-clients,tzdata \
+    mmdebstrap --quiet --mode=root --architectures=arm64 --variant=extract --include=bash,coreutils,util-linux,grep,sed,mawk,findutils,libc-bin,base-files,base-passwd,passwd,login,init-system-helpers,systemd,systemd-sysv,dbus,polkitd,pcscd,libccid,vsmartcard-vpcd,python3,procps,udev,kmod,jq,mosquitto,mosquitto-clients,tzdata \
         "$SUITE" "$cache/arm64-$SUITE" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
     touch "$cache/arm64-$SUITE/.complete"
 }
@@ -87,5 +87,5 @@ timeout -k 5 "$LIMIT_S" "$QEMU" -M virt -cpu cortex-a53 -accel tcg -smp 2 -m 153
     -append "console=ttyAMA0 rdinit=/init quiet systemd.firstboot=no systemd.mask=serial-getty@ttyAMA0.service systemd.mask=systemd-binfmt.service systemd.mask=proc-sys-fs-binfmt_misc.automount" \
     -nographic -no-reboot -net none -device qemu-xhci \
     -chardev socket,id=rs485,path="$work/rs485",server=on,wait=off \
-    -device usb-serial,chardev=rs485,always-plugged=on </dev/null | tee "$work/log"
+    -device usb-serial,chardev=rs485,always-plugged=on -device usb-ccid </dev/null | tee "$work/log"
 grep -q '^  nightly: passed' "$work/log" || { echo "the nightly boot failed" >&2; exit 1; }
