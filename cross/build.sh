@@ -2,7 +2,7 @@
 # Builds tapgate for sites on a plain Debian 12 machine: binaries and packages, the same bytes each time.
 #
 #     cross/build.sh setup               installs what is missing, from Debian's archive
-#     cross/build.sh build [ARCH...]     release binaries (arm64 and amd64 unless named)
+#     cross/build.sh build [ARCH...]     release binaries (arm64 and amd64 unless named; armhf by name)
 #     cross/build.sh deb   [ARCH...]     binaries and packages, into dist/
 #     cross/build.sh test  [OPTION...]   tests of core, store and protocol as arm64, emulated
 #     cross/build.sh sbom                what is linked in, as CycloneDX, into dist/
@@ -10,13 +10,15 @@
 #     cross/build.sh reproducible [ARCH...]  builds again in another folder and compares with dist/
 #
 # The compiler is rustup's where it has the std of the target, else Debian's rustc-web with Debian's
-# std packages: both must be of one version with each other, which those packages are.
+# std packages: both must be of one version with each other, which those packages are. For armhf it is
+# always Debian's, with what cross/armhf.sh unpacks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 CARGO_DEB=3.8.0
 CYCLONEDX=0.5.7
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+armhf_root=$target/armhf-root
 export CARGO_TARGET_DIR=$target
 export PATH=$target/tools/bin:$PATH
 # What the build remembers of time is the last commit's; unpacked from an archive, the changelog's.
@@ -27,7 +29,8 @@ triple() {
     case $1 in
         arm64) echo aarch64-unknown-linux-gnu ;;
         amd64) echo x86_64-unknown-linux-gnu ;;
-        *) echo "cross/build.sh: $1 is not built here, see docs/packaging.md (arm64, amd64 are)" >&2; exit 64 ;;
+        armhf) echo armv7-unknown-linux-gnueabihf ;;
+        *) echo "cross/build.sh: $1 is not built here (arm64, amd64 and armhf are)" >&2; exit 64 ;;
     esac
 }
 
@@ -37,19 +40,25 @@ has_std() { # COMPILER ARCH
     [ -n "$(find "$root/lib/rustlib/$(triple "$2")/lib" -name 'libstd-*.rlib' 2>/dev/null)" ]
 }
 
-setup() {
-    local sudo="" std=()
+setup() { # ARCH...
+    local sudo="" std=() linker=()
     [ "$(id -u)" = 0 ] || sudo=sudo
     dpkg --print-foreign-architectures | grep -qx arm64 || $sudo dpkg --add-architecture arm64
-    has_std rustc arm64 || std=(rustc-web libstd-rust-web-dev:amd64 libstd-rust-web-dev:arm64)
+    if wanted armhf "$@"; then linker=(gcc-arm-linux-gnueabihf); fi
+    if wanted armhf "$@" || ! has_std rustc arm64; then
+        std=(rustc-web libstd-rust-web-dev:amd64 libstd-rust-web-dev:arm64)
+    fi
     command -v cargo >/dev/null || std+=(cargo-web)
     $sudo apt-get update -q
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         gcc libc6-dev gcc-aarch64-linux-gnu pkg-config qemu-user-static dpkg-dev lintian \
-        libpcsclite-dev libsystemd-dev libc6-dev:arm64 libpcsclite-dev:arm64 libsystemd-dev:arm64 \
-        "${std[@]}"
+        libpcsclite-dev libc6-dev:arm64 libpcsclite-dev:arm64 \
+        "${std[@]}" "${linker[@]}"
     choose_compiler
-    has_tool cargo-deb "$CARGO_DEB" || install_tool cargo-deb "$CARGO_DEB"
+}
+
+wanted() { # ARCH ARCH...
+    [[ " ${*:2} " == *" $1 "* ]]
 }
 
 has_tool() { [ "$("$1" --version 2>/dev/null | grep -o '[0-9.]*$')" = "$2" ]; }
@@ -75,15 +84,32 @@ build() {
     choose_compiler
     forget_paths
     for arch in "$@"; do
-        cargo --config cross/site.toml build --release --locked --no-default-features \
-            --target "$(triple "$arch")"
+        (
+            if [ "$arch" = armhf ]; then in_armhf_root; fi
+            cargo --config cross/site.toml build --release --locked --no-default-features \
+                --target "$(triple "$arch")"
+        )
     done
+}
+
+# Compiler, linker and pkg-config look into the folder with the 32-bit packages.
+in_armhf_root() {
+    local name=armv7_unknown_linux_gnueabihf
+    cross/armhf.sh "$armhf_root"
+    export RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc
+    export RUSTFLAGS="$RUSTFLAGS --sysroot=$armhf_root/usr -Clink-arg=--sysroot=$armhf_root"
+    export CFLAGS_$name="$CFLAGS --sysroot=$armhf_root" PKG_CONFIG_SYSROOT_DIR_$name="$armhf_root" \
+        PKG_CONFIG_LIBDIR_$name="$armhf_root/usr/lib/arm-linux-gnueabihf/pkgconfig"
 }
 
 # What the package holds beside the binary is made by the binary.
 stage() { # ARCH
     local stage=dist/stage run=()
-    [ "$1" = "$(dpkg --print-architecture)" ] || run=(qemu-aarch64-static)
+    case $1 in
+        "$(dpkg --print-architecture)") ;;
+        armhf) run=(qemu-arm-static -L "$armhf_root") ;;
+        *) run=(qemu-aarch64-static) ;;
+    esac
     run+=("$target/$(triple "$1")/release/tapgate")
     rm -rf $stage
     mkdir -p $stage/man
@@ -95,13 +121,16 @@ stage() { # ARCH
 }
 
 package() {
-    local arch
+    local arch variant
+    has_tool cargo-deb "$CARGO_DEB" || install_tool cargo-deb "$CARGO_DEB"
     build "$@"
     # cargo-deb runs no compiler: the binaries are there.
     for arch in "$@"; do
         stage "$arch"
+        variant=()
+        [ "$arch" != armhf ] || variant=(--variant armhf)
         cargo deb --no-build --no-strip --locked --no-default-features --target "$(triple "$arch")" \
-            --output dist/
+            "${variant[@]}" --output dist/
     done
     ls -l dist/*.deb
 }
@@ -159,7 +188,7 @@ verb=${1:-help}
 [ $# -eq 0 ] || shift
 [ "$verb" = test ] || [ $# -gt 0 ] || set -- arm64 amd64
 case $verb in
-    setup) setup ;;
+    setup) setup "$@" ;;
     build) build "$@" ;;
     deb) package "$@" ;;
     sbom) sbom ;;
