@@ -72,17 +72,18 @@ choose_compiler() {
     export RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc
 }
 
-# Where the sources lie must not show in the binary.
-forget_paths() {
+# Where the sources lie must not show in the binary. And no tables for unwinding, half a megabyte: a
+# panic ends the process, says where it was, and systemd starts the next one.
+set_flags() {
     local cargo_home=${CARGO_HOME:-$HOME/.cargo}
-    export RUSTFLAGS="--remap-path-prefix=$PWD=/tapgate --remap-path-prefix=$target=/target --remap-path-prefix=$cargo_home=/cargo"
-    export CFLAGS="-ffile-prefix-map=$PWD=/tapgate -ffile-prefix-map=$target=/target -ffile-prefix-map=$cargo_home=/cargo"
+    export RUSTFLAGS="-Cforce-unwind-tables=no --remap-path-prefix=$PWD=/tapgate --remap-path-prefix=$target=/target --remap-path-prefix=$cargo_home=/cargo"
+    export CFLAGS="-fno-asynchronous-unwind-tables -ffile-prefix-map=$PWD=/tapgate -ffile-prefix-map=$target=/target -ffile-prefix-map=$cargo_home=/cargo"
 }
 
 build() {
     local arch
     choose_compiler
-    forget_paths
+    set_flags
     for arch in "$@"; do
         (
             if [ "$arch" = armhf ]; then in_armhf_root; fi
@@ -126,6 +127,7 @@ package() {
     build "$@"
     # cargo-deb runs no compiler: the binaries are there.
     for arch in "$@"; do
+        fits "$arch"
         stage "$arch"
         variant=()
         [ "$arch" != armhf ] || variant=(--variant armhf)
@@ -133,6 +135,17 @@ package() {
             "${variant[@]}" --output dist/
     done
     ls -l dist/*.deb
+}
+
+# What a Pi was promised: a small binary that needs libpcsclite and libc's own, and nothing else.
+fits() { # ARCH
+    local binary libraries limit=$((6 << 20))
+    binary=$target/$(triple "$1")/release/tapgate
+    libraries=$(readelf -d "$binary" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' |
+        grep -vE '^(libpcsclite|libgcc_s|libc|libm|ld-linux[a-z0-9-]*)\.so' || true)
+    [ -z "$libraries" ] || { echo "the binary needs more libraries: $libraries" >&2; exit 1; }
+    [ "$1" != arm64 ] || [ "$(stat -c %s "$binary")" -lt $limit ] ||
+        { echo "the binary for arm64 has outgrown $limit bytes" >&2; exit 1; }
 }
 
 # From the lock file, for the Pi, without what tests and build scripts use.
