@@ -6,37 +6,31 @@
 
 It stores before it acknowledges, counts each record once by (gateway, epoch, seq), checks the
 chain of hashes and the accounts of every meter, keeps what it does not understand in quarantine and
-acknowledges it all the same. Needs paho-mqtt 2; --sign-key (a file with the 32 bytes of an Ed25519
-key in base64url) and the check of checkpoints also need cryptography.
+acknowledges it all the same. Needs paho-mqtt 2, and cryptography for --sign-key: a file with the 32
+bytes of an Ed25519 key in base64url.
 """
 import argparse, base64, hashlib, json, sqlite3, sys, time
 from collections import defaultdict
 
-TAG = b"tapgate-ledger-1"
 NO_ENERGY = {"gateway_started", "session_slot", "session_ending", "interruption", "clock_set",
              "allowlist_applied", "badge_override", "epoch_opened"}
 
 
 def chain(last, record):
-    return hashlib.sha256(TAG + last + record.encode()).digest()
+    return hashlib.sha256(b"tapgate-ledger-1" + last + record.encode()).digest()
 
 
 def b64(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def unb64(text):
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
 class Accounts:
     """What the records of one gateway add up to: energy per user, and a double entry per meter."""
 
     def __init__(self):
+        self.epoch, self.users = None, defaultdict(int)
         self.meters = {}                    # (epoch, meter): first, last, posted, open sessions
         self.counted_to = defaultdict(int)  # meter: register up to which earlier epochs count
-        self.users = defaultdict(int)       # user: Wh
-        self.epoch = None
 
     def post(self, epoch, record, held):
         """Raises KeyError or TypeError for a record that is not understood."""
@@ -44,48 +38,44 @@ class Accounts:
             for (_, meter), account in self.meters.items():
                 self.counted_to[meter] = max(self.counted_to[meter], account["last"])
             self.epoch = epoch
-        kind = record["kind"]
+        kind, meter = record["kind"], record.get("meter")
         if kind == "carried":
             if not held(record["epoch"], record["carried_seq"], record["hash"]):
                 self.post(epoch, json.loads(record["record"]), held)
-        elif kind in ("meter_commissioned", "meter_replaced"):
-            self.meter(record["meter"], record["new_register_wh"])
-            if kind == "meter_replaced":
-                account = self.meters[epoch, record["meter"]]
-                old = record["old_register_wh"]
-                jump = record["new_register_wh"] - (account["last"] if old is None else old)
-                account["first"] += jump
-                account["last"] = record["new_register_wh"]
-                self.counted_to[record["meter"]] = 0
+        elif kind == "meter_commissioned":
+            self.account(meter, record["new_register_wh"])
+        elif kind == "meter_replaced":
+            account, new = self.account(meter, record["new_register_wh"]), record["new_register_wh"]
+            old = record["old_register_wh"]
+            account["first"] += new - (account["last"] if old is None else old)
+            account["last"], self.counted_to[meter] = new, 0
         elif kind == "session_started":
-            if record["meter"] and record["register_wh"] is not None:
-                self.meter(record["meter"], record["register_wh"])["open"].add(record["session"])
+            if meter and record["register_wh"] is not None:
+                self.account(meter, record["register_wh"])["open"].add(record["session"])
         elif kind == "session_ended":
             energy = record["energy_wh"] or 0
-            if record["meter"] and record["register_wh"] is not None:
-                account = self.take(record["meter"], record["register_wh"], energy)
+            if meter and record["register_wh"] is not None:
+                start = record["register_wh"]
+                account = self.take(meter, start, energy)
                 account["open"].discard(record["session"])
                 account["last"] = max(account["last"], record["end_register_wh"] or 0)
-                energy -= self.counted_before(record["meter"], record["register_wh"], energy)
+                # What an earlier epoch has counted already is not counted twice.
+                energy -= min(energy, max(0, self.counted_to[meter] - start))
             self.users[record["user"]] += energy
         elif kind == "unattributed":
-            self.take(record["meter"], record["from_wh"], record["to_wh"] - record["from_wh"])
+            self.take(meter, record["from_wh"], record["to_wh"] - record["from_wh"])
         elif kind not in NO_ENERGY:
             raise KeyError(f"unknown kind {kind}")
 
-    def meter(self, meter, register):
+    def account(self, meter, register):
         new = {"first": register, "last": register, "posted": 0, "open": set()}
         return self.meters.setdefault((self.epoch, meter), new)
 
     def take(self, meter, start, energy):
-        account = self.meter(meter, start)
+        account = self.account(meter, start)
         account["posted"] += energy
         account["last"] = max(account["last"], start + energy)
         return account
-
-    def counted_before(self, meter, start, energy):
-        """What an earlier epoch has counted already: no register interval counts twice."""
-        return min(energy, max(0, self.counted_to[meter] - start))
 
     def imbalances(self):
         """Meters without an open session whose register and accounts disagree, with the Wh."""
@@ -105,10 +95,9 @@ class Store:
                 seq INTEGER, hash BLOB, bytes TEXT, UNIQUE (gw, epoch, seq));
             CREATE TABLE IF NOT EXISTS quarantine (gw TEXT, epoch TEXT, seq INTEGER, why TEXT,
                 PRIMARY KEY (gw, epoch, seq));""")
-        self.accounts = {}
-        for gw, epoch, seq, record in self.db.execute(
-                "SELECT gw, epoch, seq, bytes FROM record ORDER BY id"):
-            self.count(gw, epoch, seq, record)
+        self.accounts = defaultdict(Accounts)
+        for row in self.db.execute("SELECT gw, epoch, seq, bytes FROM record ORDER BY id"):
+            self.count(*row)
 
     def hash(self, gw, epoch, seq):
         row = self.db.execute("SELECT hash FROM record WHERE gw = ? AND epoch = ? AND seq = ?",
@@ -145,12 +134,12 @@ class Store:
             self.count(gw, epoch, seq, record)
 
     def count(self, gw, epoch, seq, text):
-        accounts = self.accounts.setdefault(gw, Accounts())
         try:
             record = json.loads(text)
             if record["seq"] != seq:
                 raise KeyError("its seq is another")
-            accounts.post(epoch, record, lambda e, s, h: self.hash(gw, e, s) == bytes.fromhex(h))
+            held = lambda e, s, h: self.hash(gw, e, s) == bytes.fromhex(h)
+            self.accounts[gw].post(epoch, record, held)
         except (ValueError, KeyError, TypeError, AttributeError) as why:
             self.db.execute("INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?)",
                             (gw, epoch, seq, repr(why)))
@@ -159,52 +148,45 @@ class Store:
         """Recomputes every chain from the records' bytes: gateway by gateway, what is wrong."""
         report = {}
         for gw, accounts in self.accounts.items():
-            faults, position = [], (None, 0, b"\0" * 32)
-            count = 0
+            faults, count, at, last = [], 0, (None, 0), b""
             for epoch, seq, held, record in self.db.execute(
                     "SELECT epoch, seq, hash, bytes FROM record WHERE gw = ? ORDER BY epoch, seq",
                     (gw,)):
-                _, at, last = position if position[0] == epoch else (epoch, 0, b"\0" * 32)
+                if at[0] != epoch:
+                    at, last = (epoch, 0), b"\0" * 32
                 last, count = chain(last, record), count + 1
-                if seq != at + 1 or last != held:
+                if seq != at[1] + 1 or last != held:
                     faults.append(f"chain breaks at {epoch} {seq}")
-                position = (epoch, seq, last)
+                at = (epoch, seq)
+            quarantined = self.db.execute("SELECT count(*) FROM quarantine WHERE gw = ?", (gw,))
             report[gw] = {"records": count, "faults": faults, "users_wh": dict(accounts.users),
-                          "imbalances": accounts.imbalances(), "quarantined": self.db.execute(
-                              "SELECT count(*) FROM quarantine WHERE gw = ?", (gw,)).fetchone()[0]}
+                          "imbalances": accounts.imbalances(),
+                          "quarantined": quarantined.fetchone()[0]}
         return report
 
 
 class Consumer:
-    """The broker's side: subscribes to usage and checkpoints, publishes acknowledgements."""
+    """The broker's side: subscribes to usage, publishes acknowledgements."""
 
     def __init__(self, store, sign_key):
-        self.store, self.issued, self.key, self.public_keys, self.epochs = store, 0, None, {}, {}
+        self.store, self.issued, self.key = store, 0, None
         if sign_key:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-            with open(sign_key) as file:
-                self.key = Ed25519PrivateKey.from_private_bytes(unb64(file.read().strip()))
-        for gw, epoch in store.db.execute("SELECT gw, epoch FROM record GROUP BY gw ORDER BY max(id)"):
-            self.epochs[gw] = epoch
+            seed = base64.urlsafe_b64decode(open(sign_key).read().strip() + "=")
+            self.key = Ed25519PrivateKey.from_private_bytes(seed)
 
     def on_connect(self, client, *_):
-        for topic in ("state", "usage", "checkpoint"):
-            client.subscribe(f"tapgate/1/+/up/{topic}", qos=1)
-        for gw, epoch in self.epochs.items():
-            self.acknowledge(client, gw, epoch)   # the broker may have lost what it retained
+        client.subscribe("tapgate/1/+/up/usage", qos=1)
+        # The broker may have lost what it retained; the last epoch of a gateway comes last.
+        for gw, epoch in self.store.db.execute(
+                "SELECT gw, epoch FROM record GROUP BY gw, epoch ORDER BY max(id)").fetchall():
+            self.acknowledge(client, gw, epoch)
 
     def on_message(self, client, _, message):
-        gw, what = message.topic.split("/")[2], message.topic.split("/")[4]
         try:
-            if what == "usage":
-                batch = json.loads(message.payload)
-                self.store.receive(gw, batch)
-                self.epochs[gw] = batch["epoch"]
-                self.acknowledge(client, gw, batch["epoch"])
-            elif what == "state":
-                self.public_keys[gw] = json.loads(message.payload).get("public_key")
-            elif message.payload:
-                self.on_checkpoint(gw, message.payload.decode())
+            gw, batch = message.topic.split("/")[2], json.loads(message.payload)
+            self.store.receive(gw, batch)
+            self.acknowledge(client, gw, batch["epoch"])
         except (ValueError, KeyError, TypeError, AttributeError) as why:
             print(f"{message.topic}: {why!r}", file=sys.stderr, flush=True)
 
@@ -216,27 +198,10 @@ class Consumer:
                "issued_at": f"{second}.{self.issued % 1000:03}Z"}
         payload = json.dumps(ack)
         if self.key:
-            signed = b64(b'{"alg":"EdDSA"}') + "." + b64(json.dumps(ack | {"gw": gw, "typ": "ack"}).encode())
+            content = json.dumps(ack | {"gw": gw, "typ": "ack"})
+            signed = b64(b'{"alg":"EdDSA"}') + "." + b64(content.encode())
             payload = signed + "." + b64(self.key.sign(signed.encode()))
         client.publish(f"tapgate/1/{gw}/down/ack", payload, qos=1, retain=True)
-
-    def on_checkpoint(self, gw, jws):
-        """Totals that the gateway signed: they must be whole, and end in a hash that is held."""
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-        header, payload, signature = jws.split(".")
-        try:
-            key = Ed25519PublicKey.from_public_bytes(unb64(self.public_keys[gw]))
-            key.verify(unb64(signature), f"{header}.{payload}".encode())
-        except InvalidSignature:
-            raise ValueError("a checkpoint is signed by another key") from None
-        totals = json.loads(unb64(payload))
-        if self.store.hash(gw, totals["epoch"], totals["head"]) not in (None, bytes.fromhex(totals["hash"])):
-            raise ValueError("the checkpoint and the records held disagree: page a human")
-        for meter in totals["meters"]:
-            used = meter["sessions_wh"] + meter["open_wh"] + meter["unattributed_wh"]
-            if meter["last_wh"] - meter["first_wh"] - meter.get("replaced_wh", 0) != used:
-                raise ValueError(f"the accounts of {meter['meter']} do not add up")
 
 
 def main():
