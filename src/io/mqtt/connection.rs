@@ -24,7 +24,7 @@ use crate::protocol::cloud::{MAX_PAYLOAD_BYTES, Offline, Topics};
 /// Largest MQTT packet in either direction. What comes down is refused above 64 KiB; the rest is
 /// room for mistakes: MQTT 3.1.1 can refuse a packet only by ending the connection, and a retained
 /// one would end each one anew. rumqttc reads up to ten of them at once.
-const MAX_PACKET_BYTES: usize = 2 * 1024 * 1024;
+const MAX_PACKET_BYTES: usize = 1536 * 1024;
 /// Requests that rumqttc takes without waiting; more than are ever unconfirmed.
 const REQUESTS: usize = 2 * super::session::MAX_UNCONFIRMED;
 /// Packet ids: far more than are ever unconfirmed, so that none comes round while in use.

@@ -472,8 +472,9 @@ impl<'a, L: Ledger> Session<'a, L> {
             }
             AckOutcome::BelowFloor { upto, floor } => {
                 self.worker.window.on_acknowledged(floor - 1, now);
-                self.worker.raise(EventBody::LedgerGap { from: upto + 1, to: floor - 1 });
-                self.worker.emit(CloudEvent::LedgerAlarm(EventKind::LedgerGap)).await;
+                if self.worker.raise(EventBody::LedgerGap { from: upto + 1, to: floor - 1 }) {
+                    self.worker.emit(CloudEvent::LedgerAlarm(EventKind::LedgerGap)).await;
+                }
             }
             AckOutcome::Ignored => tracing::debug!(upto, "an outdated acknowledgement is ignored"),
             AckOutcome::Fork => {
@@ -481,9 +482,10 @@ impl<'a, L: Ledger> Session<'a, L> {
                     "the cloud holds record {upto} and this ledger does not: was the disk restored \
                      or cloned?"
                 );
-                tracing::error!("{detail}");
-                self.worker.raise(EventBody::LedgerFork { detail });
-                self.worker.emit(CloudEvent::LedgerAlarm(EventKind::LedgerFork)).await;
+                if self.worker.raise(EventBody::LedgerFork { detail: detail.clone() }) {
+                    tracing::error!("{detail}");
+                    self.worker.emit(CloudEvent::LedgerAlarm(EventKind::LedgerFork)).await;
+                }
             }
         }
     }
