@@ -71,6 +71,11 @@ impl Listener {
         listener
     }
 
+    /// Everything that was heard, in order.
+    pub(crate) fn all(&self) -> Vec<Message> {
+        self.heard.0.lock().expect("no panic").clone()
+    }
+
     /// What was heard on one topic, in order.
     pub(crate) fn on(&self, topic: &str) -> Vec<Message> {
         let heard = self.heard.0.lock().expect("no panic");

@@ -25,6 +25,7 @@ mod patterns;
 mod people;
 mod reload;
 mod restart;
+mod schemas;
 mod site;
 mod systemd;
 mod tap;

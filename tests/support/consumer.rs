@@ -48,7 +48,7 @@ fn script() -> PathBuf {
     root().join("docs/examples/consumer.py")
 }
 
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let named = std::env::var_os("TAPGATE_PYTHON");
     named.map_or_else(|| root().join(".venv/bin/python"), PathBuf::from)
 }

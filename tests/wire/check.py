@@ -1,29 +1,14 @@
 """Reads the golden files with none of tapgate's code: schemas, chain, digest, signatures."""
-import base64, hashlib, json, pathlib
+import hashlib, json, pathlib
 
-import jsonschema, referencing
+from schemas import schema, unb64
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-HERE = pathlib.Path(__file__).parent
-SCHEMAS = HERE.parent.parent / "docs" / "schemas"
-V1 = HERE / "v1"
-
-
-def schema(name):
-    content = json.loads((SCHEMAS / f"{name}.json").read_text())
-    jsonschema.Draft202012Validator.check_schema(content)
-    record = referencing.Resource.from_contents(json.loads((SCHEMAS / "record.json").read_text()))
-    registry = referencing.Registry().with_resource("record.json", record)
-    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
-    return jsonschema.Draft202012Validator(content, registry=registry, format_checker=checker)
+V1 = pathlib.Path(__file__).parent / "v1"
 
 
 def refuses(name, value):
     assert not schema(name).is_valid(value), f"{name} takes {value}"
-
-
-def unb64(text):
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def payload(jws):
