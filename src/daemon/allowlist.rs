@@ -15,6 +15,7 @@ impl Daemon {
                 tracing::warn!("the broker is not connected: {reason}");
             }
             CloudEvent::AllowlistHead(payload) => self.on_allowlist_head(payload),
+            CloudEvent::MalformedHead { why } => self.on_malformed_head(why),
             CloudEvent::AllowlistPart(payload) => self.on_allowlist_part(payload),
             CloudEvent::Command { command, nonce } => self.on_command(command, &nonce).await,
             CloudEvent::ReplayEnded { id, complete } => self.on_replay_ended(id, complete).await,

@@ -27,6 +27,8 @@ pub(super) struct ListDesk {
     /// The list was old when it was taken without one before.
     issued_long_ago: bool,
     stale: bool,
+    /// The last refusal in the journal: the same one again is not worth another line.
+    refused: Option<(Option<u64>, Refusal)>,
 }
 
 impl ListDesk {
@@ -39,6 +41,7 @@ impl ListDesk {
             import: Import::default(),
             issued_long_ago: false,
             stale: false,
+            refused: None,
         };
         (desk, heard)
     }
@@ -89,6 +92,12 @@ impl Daemon {
         self.lists.give(ListJob::Head(offer));
     }
 
+    /// What should be a head is none: refused as any other that is wrong.
+    pub(super) fn on_malformed_head(&self, why: String) {
+        let refusal = Refusal::new(RefusalReason::BadMessage, why);
+        self.report_refused(None, refusal, self.gateway.allowlist());
+    }
+
     pub(super) fn on_allowlist_part(&mut self, payload: Vec<u8>) {
         if let Err(BadMessage(detail)) = Chunk::parse(&payload) {
             let topic = Topics::new(&self.settings.gateway_id).down(Down::Part);
@@ -115,8 +124,9 @@ impl Daemon {
                 self.report_applied(&allowlist);
             }
             ApplyOutcome::Refused { version, refusal, current } => {
-                log_refusal(origin, version, &refusal);
+                self.log_refusal(origin, version, &refusal);
                 if origin == Origin::Cloud {
+                    self.tell_of_bad_form(&refusal);
                     self.report_refused(version, refusal, current.as_ref());
                 }
             }
@@ -124,6 +134,7 @@ impl Daemon {
     }
 
     async fn on_list_applied(&mut self, allowlist: Allowlist, issued_at: Wall, first: bool) {
+        self.lists.refused = None;
         let now = self.clock.now();
         let limit = self.running.config.stale_warning;
         let age = now.synced.then(|| now.wall - issued_at);
@@ -161,12 +172,15 @@ impl Daemon {
         self.report_allowlist(AllowlistReport::Applied { applied });
     }
 
+    fn tell_of_bad_form(&self, refusal: &Refusal) {
+        if refusal.reason == RefusalReason::BadMessage {
+            let topic = Topics::new(&self.settings.gateway_id).down(Down::Allowlist);
+            self.send_event(EventBody::BadMessage { topic, detail: refusal.detail.clone() });
+        }
+    }
+
     fn report_refused(&self, version: Option<u64>, refusal: Refusal, current: Option<&Allowlist>) {
         let Refusal { reason, detail } = refusal;
-        if reason == RefusalReason::BadMessage {
-            let topic = Topics::new(&self.settings.gateway_id).down(Down::Allowlist);
-            self.send_event(EventBody::BadMessage { topic, detail: detail.clone() });
-        }
         let refused = cloud::Refusal { version, reason: reason.as_str().into(), detail };
         let current = current.map(AllowlistStanding::from);
         self.tell_refusal(&refused);
@@ -178,14 +192,18 @@ impl Daemon {
             cloud.report_allowlist(report);
         }
     }
-}
 
-fn log_refusal(origin: Origin, version: Option<u64>, refusal: &Refusal) {
-    let shown = version.map_or("of unknown version".into(), |version| version.to_string());
-    let whose = match origin {
-        Origin::Cloud => "",
-        Origin::Import(_) => "imported ",
-    };
-    let (reason, detail) = (refusal.reason.as_str(), &refusal.detail);
-    tracing::warn!(reason, "{whose}allowlist {shown} refused, {reason}: {detail}");
+    fn log_refusal(&mut self, origin: Origin, version: Option<u64>, refusal: &Refusal) {
+        let known = self.lists.refused.replace((version, refusal.clone()));
+        if known.is_some_and(|(of, known)| (of, &known) == (version, refusal)) {
+            return tracing::debug!("the same allowlist is refused again");
+        }
+        let shown = version.map_or("of unknown version".into(), |version| version.to_string());
+        let whose = match origin {
+            Origin::Cloud => "",
+            Origin::Import(_) => "imported ",
+        };
+        let (reason, detail) = (refusal.reason.as_str(), &refusal.detail);
+        tracing::warn!(reason, "{whose}allowlist {shown} refused, {reason}: {detail}");
+    }
 }

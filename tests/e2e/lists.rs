@@ -83,11 +83,12 @@ fn a_refused_list_changes_nothing_and_the_cloud_is_told_why() {
         assert_eq!(report["current"], decides, "{report}");
         assert!(!site.listener.has_heard("04FFEE08"), "a detail names a UID: {report}");
     }
-    let report = answer(&site, |site| site.cloud.publish_raw(Down::Allowlist, "{}", false));
-    assert_eq!(
-        (&report["refused"]["reason"], &report["current"]),
-        (&json!("bad_message"), &decides)
-    );
+    let long = format!("{{\"x\":\"{}\"}}", "x".repeat(65_536));
+    for payload in ["{}", "[]", "no list at all", long.as_str()] {
+        let report = answer(&site, |site| site.cloud.publish_raw(Down::Allowlist, payload, false));
+        let refused = (&report["refused"]["reason"], &report["current"]);
+        assert_eq!(refused, (&json!("bad_message"), &decides), "{payload:.20}");
+    }
     assert_eq!(current(&site), decides);
     assert_eq!(site.tap_in_vain("Laundry", &STRANGER)["reason"], "unknown_badge");
 

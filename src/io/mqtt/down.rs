@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use super::signature::{BadSignature, TrustedKeys};
 use crate::core::time::Wall;
 use crate::protocol::cloud::command::Command;
-use crate::protocol::cloud::{Ack, Down, MAX_PAYLOAD_BYTES, Topics};
+use crate::protocol::cloud::{Ack, Down, EventBody, MAX_PAYLOAD_BYTES, Topics};
 
 /// A good message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,29 @@ pub(super) enum Refused {
     /// Empty, or a topic of a newer contract: no message for this gateway.
     Irrelevant,
     Malformed(String),
+    /// The same on the topic of allowlist heads, where the cloud gets an answer.
+    MalformedHead(String),
     BadSignature(BadSignature),
+}
+
+/// Longest quotation of what is wrong with a message.
+const MAX_DETAIL_CHARS: usize = 200;
+
+impl Refused {
+    /// What the cloud hears of it.
+    pub(super) fn event(&self, topic: &str) -> Option<EventBody> {
+        let topic = topic.to_owned();
+        match self {
+            Refused::Irrelevant => None,
+            Refused::Malformed(why) | Refused::MalformedHead(why) => {
+                let detail = why.chars().take(MAX_DETAIL_CHARS).collect();
+                Some(EventBody::BadMessage { topic, detail })
+            }
+            Refused::BadSignature(why) => {
+                Some(EventBody::BadSignature { topic, detail: why.to_string() })
+            }
+        }
+    }
 }
 
 /// Judges an incoming message.
@@ -59,29 +81,34 @@ pub(super) fn read(
         // It lay there before this connection: nobody means it now.
         return Err(Refused::Malformed("it is retained; publish commands without retain".into()));
     }
+    let malformed = |why| match down {
+        Down::Allowlist => Refused::MalformedHead(why),
+        Down::Ack | Down::Part | Down::Command => Refused::Malformed(why),
+    };
     if payload.len() > MAX_PAYLOAD_BYTES {
         let why = format!("it has more than {MAX_PAYLOAD_BYTES} bytes; send it in parts");
-        return Err(Refused::Malformed(why));
+        // Whoever signs gets an answer; whether this is signed cannot be told any more.
+        return Err(if keys.required() { Refused::Malformed(why) } else { malformed(why) });
     }
     let json = match down.signed_type() {
         Some(typ) => keys.verify(payload, typ).map_err(Refused::BadSignature)?,
         None => payload.to_vec(),
     };
-    match down {
-        Down::Ack => Ack::parse(&json).map(Message::Ack).map_err(Refused::Malformed),
+    let message = match down {
+        Down::Ack => Ack::parse(&json).map(Message::Ack),
         Down::Allowlist => object(json).map(Message::AllowlistHead),
         Down::Part => object(json).map(Message::AllowlistPart),
-        Down::Command => Command::parse(&json).map(Message::Command).map_err(Refused::Malformed),
-    }
+        Down::Command => Command::parse(&json).map(Message::Command),
+    };
+    message.map_err(malformed)
 }
 
 /// A payload that is one JSON object; its reader looks at the members.
-fn object(json: Vec<u8>) -> Result<Vec<u8>, Refused> {
-    let malformed = |error: serde_json::Error| Refused::Malformed(error.to_string());
-    serde_json::from_slice::<IgnoredAny>(&json).map_err(malformed)?;
+fn object(json: Vec<u8>) -> Result<Vec<u8>, String> {
+    serde_json::from_slice::<IgnoredAny>(&json).map_err(|error| error.to_string())?;
     match json.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => Ok(json),
-        Some(_) | None => Err(Refused::Malformed("it is not a JSON object".into())),
+        Some(_) | None => Err("it is not a JSON object".into()),
     }
 }
 
@@ -99,16 +126,19 @@ mod tests {
 
     #[test]
     fn rubbish_is_refused_on_every_topic() {
-        for what in ["ack", "allowlist", "part", "cmd"] {
-            let deep = "[".repeat(10_000);
-            for rubbish in ["{", "[]", "7", "null", "\"x\"", "{}}", "\u{fffd}", deep.as_str()] {
-                let refused = judge(what, rubbish, false);
-                assert!(matches!(refused, Err(Refused::Malformed(_))), "{what} {rubbish:.10}");
+        let deep = "[".repeat(10_000);
+        let long = format!("{{\"x\":\"{}\"}}", "x".repeat(65_536));
+        let texts =
+            ["{", "[]", "7", "null", "\"x\"", "{}}", "\u{fffd}", deep.as_str(), long.as_str()];
+        let mut rubbish: Vec<Vec<u8>> = texts.map(|text| text.as_bytes().to_vec()).to_vec();
+        rubbish.push(vec![0xff, 0xfe, 0x00]);
+        for rubbish in rubbish {
+            for what in ["ack", "part", "cmd"] {
+                let refused = judge(what, rubbish.clone(), false);
+                assert!(matches!(refused, Err(Refused::Malformed(_))), "{what} {rubbish:02x?}");
             }
-            let refused = judge(what, vec![0xff, 0xfe, 0x00], false);
-            assert!(matches!(refused, Err(Refused::Malformed(_))), "{what}");
-            let refused = judge(what, format!("{{\"x\":\"{}\"}}", "x".repeat(65_536)), false);
-            assert!(matches!(refused, Err(Refused::Malformed(_))), "{what}");
+            let refused = judge("allowlist", rubbish.clone(), false);
+            assert!(matches!(refused, Err(Refused::MalformedHead(_))), "{rubbish:02x?}");
         }
     }
 

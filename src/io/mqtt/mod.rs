@@ -63,6 +63,11 @@ pub enum CloudEvent {
     },
     /// The head of an allowlist, verified where keys are set: one JSON object.
     AllowlistHead(Vec<u8>),
+    /// What came in place of a head, and why it is none. It is in the journal and an event already.
+    MalformedHead {
+        /// Without any of its content.
+        why: String,
+    },
     /// A chunk of an allowlist's part: one JSON object.
     AllowlistPart(Vec<u8>),
     /// A command, verified where keys are set, never a retained one.

@@ -28,8 +28,6 @@ const LEDGER_RETRY: Duration = Duration::from_secs(5);
 const RESUBSCRIBE: Duration = Duration::from_secs(60);
 /// Wake-up of a session that waits for nothing; any later moment would do.
 const IDLE: Duration = Duration::from_secs(60);
-/// Longest quotation of what is wrong with a message.
-const MAX_DETAIL_CHARS: usize = 200;
 
 /// What the daemon tells within this time goes out together: a tap tells several things at once,
 /// and neither sending them nor the broker's answers may take the processor from it.
@@ -411,15 +409,12 @@ impl<'a, L: Ledger> Session<'a, L> {
             Ok(Message::Command(command)) => {
                 CloudEvent::Command { command, nonce: self.nonce.clone() }
             }
-            Err(Refused::Irrelevant) => return,
-            Err(Refused::Malformed(why)) => {
-                let detail: String = why.chars().take(MAX_DETAIL_CHARS).collect();
-                let topic = publish.topic.clone();
-                return self.on_refused(EventBody::BadMessage { topic, detail }).await;
-            }
-            Err(Refused::BadSignature(why)) => {
-                let (topic, detail) = (publish.topic.clone(), why.to_string());
-                return self.on_refused(EventBody::BadSignature { topic, detail }).await;
+            Err(refused) => {
+                if let Some(body) = refused.event(&publish.topic) {
+                    self.on_refused(body).await;
+                }
+                let Refused::MalformedHead(why) = refused else { return };
+                CloudEvent::MalformedHead { why }
             }
         };
         self.worker.emit(event).await;
