@@ -183,6 +183,10 @@ impl Gateway {
         let policy = SitePolicy { slots: self.wants_slots(), ..self.policy.clone() };
         let mut turn = Turn::new(&policy, now, self.resume_after, &mut step);
         act(self, &mut turn);
+        // Each was refused by one more station than before: this ends.
+        while let Some(alternatives) = turn.passed_on.pop() {
+            self.choose_again(alternatives, &mut turn);
+        }
         for station in &mut self.stations {
             station.publish_change(&mut turn);
         }

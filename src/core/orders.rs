@@ -147,6 +147,7 @@ impl Gateway {
             order: Some(order.order),
             deadline: turn.uptime() + turn.policy.start_read_timeout,
             retry_at: None,
+            alternatives: None,
         };
         if let Some(station) = self.station_mut(&order.station) {
             station.begin_start(pending, turn);

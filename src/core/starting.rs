@@ -42,7 +42,7 @@ impl Station {
     /// The start register is known, or waited for in vain: record, then act.
     pub(super) fn complete_start(&mut self, register_wh: Option<i64>, turn: &mut Turn<'_>) {
         if let Some(denial) = self.obstacle(register_wh, turn.uptime()) {
-            return self.refuse_pending(denial, turn);
+            return self.pass_on(denial, turn);
         }
         let Some(pending) = self.pending.take() else { return };
         self.hand_over(register_wh, turn);
@@ -137,6 +137,15 @@ impl Station {
             self.spanned.remove(0);
         }
         self.spanned.push(session);
+    }
+
+    /// It cannot start here after all; another station of the reader may.
+    fn pass_on(&mut self, reason: Denial, turn: &mut Turn<'_>) {
+        let alternatives = self.pending.as_mut().and_then(|pending| pending.alternatives.take());
+        let Some(mut alternatives) = alternatives else { return self.refuse_pending(reason, turn) };
+        self.pending = None;
+        alternatives.refused.push((self.plan.id.clone(), reason));
+        turn.passed_on.push(alternatives);
     }
 
     /// The pending start is refused after all.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::access::Denial;
 use crate::core::badge::{Technology, Uid};
-use crate::core::event::{Command, Feedback, Notice, Pace, Step};
-use crate::core::ids::{BadgeId, ReaderId, SessionId, UserId};
+use crate::core::event::{Command, Feedback, Notice, Pace, Step, Tap};
+use crate::core::ids::{BadgeId, ReaderId, SessionId, StationId, UserId};
 use crate::core::lamps::Lamp;
 use crate::core::ledger::{
     Authority, EndReason, Fact, Quality, Record, SessionEnd, SwitchPosition,
@@ -35,6 +35,8 @@ pub(super) struct Turn<'a> {
     pub(super) resume_after: Uptime,
     /// Readers on which a start that had seemed granted was refused after all.
     refused: Vec<ReaderId>,
+    /// Taps whose station could not start after all, while another one may.
+    pub(super) passed_on: Vec<Alternatives>,
 }
 
 impl<'a> Turn<'a> {
@@ -44,7 +46,8 @@ impl<'a> Turn<'a> {
         resume_after: Uptime,
         step: &'a mut Step,
     ) -> Turn<'a> {
-        Turn { policy, now, step, resume_after, refused: Vec::new() }
+        let (refused, passed_on) = (Vec::new(), Vec::new());
+        Turn { policy, now, step, resume_after, refused, passed_on }
     }
 
     /// What the gateway keeps of a turn, beside its step.
@@ -130,6 +133,15 @@ pub(super) struct PendingStart {
     pub(super) order: Option<OrderId>,
     pub(super) deadline: Uptime,
     pub(super) retry_at: Option<Uptime>,
+    /// Where else the tap may start something.
+    pub(super) alternatives: Option<Alternatives>,
+}
+
+/// A tap on a reader that takes the first station which can start, and those that could not.
+#[derive(Clone, Debug)]
+pub(super) struct Alternatives {
+    pub(super) tap: Tap,
+    pub(super) refused: Vec<(StationId, Denial)>,
 }
 
 /// What is believed about a switch, and when it is commanded again.

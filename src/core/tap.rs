@@ -11,7 +11,7 @@ use crate::core::ledger::{Authority, EndReason};
 use crate::core::metering::elapsed;
 use crate::core::session::Phase;
 use crate::core::site::{self, Selection};
-use crate::core::station::{PendingStart, Station, Turn};
+use crate::core::station::{Alternatives, PendingStart, Station, Turn};
 use crate::core::time::{Stamp, Uptime};
 
 /// A reader and what lately happened on it.
@@ -226,17 +226,19 @@ impl Gateway {
         let Some(reader) = self.readers.iter().find(|reader| reader.plan.id == tap.reader) else {
             return Decision::Deny(None, Denial::NotGranted);
         };
-        let here = |station: &&Station| reader.plan.stations.contains(&station.plan.id);
-        let meanings: Vec<Decision> = self
-            .stations
-            .iter()
-            .filter(here)
-            .map(|station| self.meaning_at(station, tap, now))
-            .collect();
+        let meanings = self.meanings_of(tap, now).into_iter().map(|(_, meaning)| meaning).collect();
         match reader.plan.selection {
             Selection::Single | Selection::FirstFree => first_of(meanings),
             Selection::Button => selectable(meanings),
         }
+    }
+
+    /// What the tap means at each of the reader's stations, in config order.
+    fn meanings_of(&self, tap: &Tap, now: Stamp) -> Vec<(StationId, Decision)> {
+        let reader = self.readers.iter().find(|reader| reader.plan.id == tap.reader);
+        let ids = reader.map_or(&[][..], |reader| &reader.plan.stations);
+        let here = self.stations.iter().filter(|station| ids.contains(&station.plan.id));
+        here.map(|station| (station.plan.id.clone(), self.meaning_at(station, tap, now))).collect()
     }
 
     /// What the tap means at one station. Ownership comes first.
@@ -292,10 +294,7 @@ impl Gateway {
         match decision {
             Decision::Start(id) | Decision::HandOver(id) => {
                 self.note_action(tap, Feedback::Granted, turn);
-                let pending = self.pending_start(tap, turn);
-                if let Some(station) = self.station_mut(&id) {
-                    station.begin_start(pending, turn);
-                }
+                self.start_at(&id, tap, Vec::new(), turn);
             }
             Decision::Stop(id) => {
                 self.note_action(tap, Feedback::Stopped, turn);
@@ -325,9 +324,19 @@ impl Gateway {
         }
     }
 
-    fn pending_start(&self, tap: &Tap, turn: &Turn<'_>) -> PendingStart {
+    /// Starts there; `refused` could not.
+    fn start_at(
+        &mut self,
+        id: &StationId,
+        tap: &Tap,
+        refused: Vec<(StationId, Denial)>,
+        turn: &mut Turn<'_>,
+    ) {
         let entry = tap.entry.as_ref();
-        PendingStart {
+        let reader = self.readers.iter().find(|reader| reader.plan.id == tap.reader);
+        let first_free = reader.is_some_and(|r| r.plan.selection == Selection::FirstFree);
+        let alternatives = first_free.then(|| Alternatives { tap: tap.clone(), refused });
+        let pending = PendingStart {
             candidate: tap.candidate,
             user: entry.map(|entry| entry.user.clone()),
             badge: entry.map(|entry| entry.badge.clone()),
@@ -339,6 +348,27 @@ impl Gateway {
             order: None,
             deadline: turn.uptime() + turn.policy.start_read_timeout,
             retry_at: None,
+            alternatives,
+        };
+        if let Some(station) = self.station_mut(id) {
+            station.begin_start(pending, turn);
+        }
+    }
+
+    /// The station that was meant cannot start after all, its meter is silent for example: the
+    /// next one in config order that can, else the best refusal of all.
+    pub(super) fn choose_again(&mut self, rest: Alternatives, turn: &mut Turn<'_>) {
+        let Alternatives { tap, refused } = rest;
+        let tried = |id: &StationId| refused.iter().any(|(tried, _)| tried == id);
+        let meanings = self.meanings_of(&tap, turn.now).into_iter().filter(|(id, _)| !tried(id));
+        let refusals = refused.iter().map(|(id, denial)| Decision::Deny(Some(id.clone()), *denial));
+        match first_of(refusals.chain(meanings.map(|(_, meaning)| meaning)).collect()) {
+            Decision::Start(id) | Decision::HandOver(id) => self.start_at(&id, &tap, refused, turn),
+            Decision::Deny(station, denial) => {
+                turn.take_back_grant(&tap.reader, denial);
+                turn.command(denied(&tap, station, denial));
+            }
+            other => self.act_on(other, &tap, turn),
         }
     }
 }
@@ -411,18 +441,15 @@ fn furthest_refusal(meanings: Vec<Decision>) -> Decision {
 }
 
 fn refuse(tap: &Tap, station: Option<StationId>, reason: Denial, turn: &mut Turn<'_>) {
+    turn.command(Command::ShowFeedback(tap.reader.clone(), Feedback::Denied(reason)));
+    turn.command(denied(tap, station, reason));
+}
+
+fn denied(tap: &Tap, station: Option<StationId>, reason: Denial) -> Command {
     let badge: Option<BadgeId> = tap.entry.as_ref().map(|entry| entry.badge.clone());
     let uid = badge.is_none().then_some(tap.uid);
-    turn.command(Command::ShowFeedback(tap.reader.clone(), Feedback::Denied(reason)));
     let (reader, technology) = (tap.reader.clone(), Some(tap.technology));
-    turn.command(Command::Notify(Notice::Denied {
-        reader,
-        station,
-        reason,
-        technology,
-        badge,
-        uid,
-    }));
+    Command::Notify(Notice::Denied { reader, station, reason, technology, badge, uid })
 }
 
 /// A card that is no badge: random, truncated or unreadable. Its number is nobody's and stays here.

@@ -31,6 +31,7 @@ impl Gateway {
             order: None,
             deadline,
             retry_at: None,
+            alternatives: None,
         };
         station.begin_start(pending, turn);
     }

@@ -4,7 +4,7 @@ use tapgate::core::access::Denial;
 use tapgate::core::badge::Technology;
 use tapgate::core::event::{Feedback, Notice};
 use tapgate::core::ledger::{EndReason, Quality};
-use tapgate::core::site::Selection;
+use tapgate::core::site::{Selection, StationKind};
 
 use crate::world::*;
 
@@ -61,6 +61,53 @@ fn a_silent_meter_refuses_a_charger() {
         _ => false,
     };
     assert!(world.notices.iter().any(names_card), "{:?}", world.notices);
+}
+
+fn two_chargers() -> World {
+    let stations = ["charger-1", "charger-2"].map(|id| station(id, StationKind::Charger));
+    World::new(site(Selection::FirstFree, stations.to_vec()))
+}
+
+#[test]
+fn first_free_passes_over_a_charger_whose_meter_is_silent() {
+    let mut world = two_chargers();
+    world.plant("charger-1").answer = Answer::Silent;
+    world.tap("door", anna());
+    world.run(3);
+
+    assert_eq!(world.last_shown(), Some(Feedback::Granted));
+    assert_eq!(world.view("charger-2").session.expect("hers").badge, Some("b-anna".into()));
+    assert!(!world.plant("charger-1").closed);
+    assert_eq!((world.started(), world.notices.len()), (1, 0), "{:?}", world.notices);
+}
+
+#[test]
+fn first_free_refuses_once_where_no_charger_can_start() {
+    for (second, reason) in
+        [(Answer::Silent, Denial::OutOfService), (Answer::Right, Denial::Occupied)]
+    {
+        let mut world = two_chargers();
+        if second == Answer::Right {
+            world.plant("charger-1").answer = Answer::Silent;
+            world.plant("charger-2").load(&CHARGE);
+            world.tap("door", boris());
+            world.run(10);
+            assert_eq!(world.started(), 1);
+        }
+        world.plant("charger-1").answer = Answer::Silent;
+        world.plant("charger-2").answer = second;
+        world.tap("door", anna());
+        world.run(5);
+
+        assert_eq!(world.last_shown(), Some(Feedback::Denied(reason)));
+        let told = world.notices.iter().filter(|it| matches!(it, Notice::Denied { .. })).count();
+        assert_eq!(told, 1, "{:?}", world.notices);
+        // The next tap counts at once.
+        world.plant("charger-1").answer = Answer::Right;
+        world.tap("door", anna());
+        world.run(1);
+        assert_eq!(world.view("charger-1").session.expect("hers").user, Some("u-anna".into()));
+    }
 }
 
 #[test]
