@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::core::access::{Denial, Entry};
 use crate::core::event::{Command, Feedback, Notice, Step, SwitchReport};
-use crate::core::ids::{BadgeId, ReaderId, SessionId, StationId, UserId};
+use crate::core::ids::{BadgeId, ReaderId, StationId, UserId};
 use crate::core::ledger::{Fact, Record};
 use crate::daemon::event_loop::Daemon;
 use crate::io::feed::Feed;
@@ -26,7 +26,7 @@ pub(super) struct Watched {
     /// The newest first.
     taps: VecDeque<TapStatus>,
     /// Who tapped last at each reader, where the allowlist knows.
-    holders: BTreeMap<ReaderId, Option<(UserId, BadgeId)>>,
+    holders: BTreeMap<ReaderId, Option<Holder>>,
     switches: BTreeMap<StationId, SwitchReport>,
     silent: BTreeSet<StationId>,
 }
@@ -36,7 +36,12 @@ pub(super) struct Answered {
     reader: ReaderId,
     feedback: Feedback,
     station: Option<StationId>,
+    /// Whose session that is; who tapped last may be somebody else by now.
+    owner: Option<Holder>,
 }
+
+/// A user, and the badge that was held to the reader.
+type Holder = (UserId, BadgeId);
 
 impl Watched {
     pub(super) fn taps(&self) -> Vec<TapStatus> {
@@ -137,6 +142,7 @@ impl Daemon {
             CloudEvent::Acknowledged { upto } => self.announce(Here::Acknowledged { upto: *upto }),
             // What becomes of them is told.
             CloudEvent::AllowlistHead(_)
+            | CloudEvent::MalformedHead { .. }
             | CloudEvent::AllowlistPart(_)
             | CloudEvent::ReplayEnded { .. }
             | CloudEvent::Command { .. } => {}
@@ -152,36 +158,34 @@ impl Daemon {
     pub(super) fn answered(&self, step: &Step) -> Vec<Answered> {
         let answer = |command: &Command| {
             let Command::ShowFeedback(reader, feedback) = command else { return None };
-            let refused = matches!(feedback, Feedback::Denied(_));
-            (!refused).then(|| Answered {
-                reader: reader.clone(),
-                feedback: *feedback,
-                station: step.records.iter().find_map(|record| self.station_of(&record.fact)),
-            })
+            if matches!(feedback, Feedback::Denied(_)) {
+                return None;
+            }
+            let found = step.records.iter().find_map(|record| self.session_of(&record.fact));
+            let (station, owner) = found.unzip();
+            let (reader, owner) = (reader.clone(), owner.flatten());
+            Some(Answered { reader, feedback: *feedback, station, owner })
         };
         step.commands.iter().filter_map(answer).collect()
     }
 
-    /// Which station a start or a stop at a reader is about.
-    fn station_of(&self, fact: &Fact) -> Option<StationId> {
+    /// Which station a start or a stop at a reader is about, and whose session it is.
+    fn session_of(&self, fact: &Fact) -> Option<(StationId, Option<Holder>)> {
         if let Fact::SessionStarted(start) = fact {
-            return Some(start.station.clone());
+            return Some((start.station.clone(), start.user.clone().zip(start.badge.clone())));
         }
         let Fact::SessionEnding { session, .. } = fact else { return None };
-        self.station_with(*session)
-    }
-
-    fn station_with(&self, session: SessionId) -> Option<StationId> {
-        let stations = self.gateway.stations(self.clock.now()).into_iter();
         let holds = |view: &crate::core::view::StationView| {
-            view.session.as_ref().is_some_and(|open| open.session == session)
+            view.session.as_ref().is_some_and(|open| open.session == *session)
         };
-        stations.filter(holds).map(|view| view.station).next()
+        let view = self.gateway.stations(self.clock.now()).into_iter().find(holds)?;
+        let owner = view.session.and_then(|open| open.user.zip(open.badge));
+        Some((view.station, owner))
     }
 
     /// Keeps and tells what became of taps.
     pub(super) fn note_answers(&mut self, answers: Vec<Answered>) {
-        for Answered { reader, feedback, station } in answers {
+        for Answered { reader, feedback, station, owner } in answers {
             let decision = match feedback {
                 Feedback::Granted => TapDecision::Granted,
                 Feedback::Stopped => TapDecision::Stopped,
@@ -189,7 +193,10 @@ impl Daemon {
                 Feedback::SelectStation => TapDecision::SelectStation,
                 Feedback::Denied(_) => TapDecision::Denied,
             };
-            let tap = self.tap(reader, decision, station);
+            let mut tap = self.tap(reader, decision, station);
+            if let Some((user, badge)) = owner.filter(|(user, _)| tap.user.as_ref() != Some(user)) {
+                (tap.user, tap.badge) = (Some(user), Some(badge));
+            }
             self.announce(Here::Tap(tap.clone()));
             self.keep_tap(tap);
         }
