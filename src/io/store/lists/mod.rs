@@ -5,6 +5,7 @@
 //! and the parts that were pulled are on disk.
 
 mod judge;
+mod offers;
 mod old;
 mod pace;
 mod parts;
@@ -29,6 +30,7 @@ use crate::io::store::worker::Worker;
 use crate::protocol::allowlist::{BadMessage, Chunk, Head, Refusal, RefusalReason};
 use crate::protocol::cloud::PartRequest;
 
+use offers::tell;
 pub(super) use old::OldList;
 pub(super) use pace::Pacer;
 use parts::PartFolder;
@@ -160,6 +162,7 @@ pub(super) fn start(
         jobs: waiting,
         clock,
         taking: None,
+        waiting: None,
         refused: None,
         taken: taken.clone(),
     };
@@ -183,6 +186,8 @@ struct Lists {
     /// Only for waiting with a deadline.
     clock: tokio::runtime::Runtime,
     taking: Option<Taking>,
+    /// The cloud's last head, while a technician's import goes first.
+    waiting: Option<Offer>,
     /// The last head that was refused for what it is, so that it need not be judged with every
     /// connection.
     refused: Option<(Fingerprint, Refusal)>,
@@ -214,6 +219,11 @@ impl Lists {
             }
             self.show();
             self.go_on();
+            if self.taking.is_none()
+                && let Some(offer) = self.waiting.take()
+            {
+                self.on_head(offer);
+            }
             self.show();
         }
     }
@@ -254,9 +264,7 @@ impl Lists {
     fn on_head(&mut self, offer: Offer) {
         let fingerprint: Fingerprint = Sha256::digest(&offer.payload).into();
         if let Some(taking) = self.taking.as_mut().filter(|t| t.fingerprint == fingerprint) {
-            taking.offer = Offer { payload: Vec::new(), ..offer };
-            taking.pull.forget_requests();
-            return;
+            return taking.join(&offer);
         }
         let standing = match self.standing() {
             Ok(standing) => standing,
@@ -306,11 +314,18 @@ impl Lists {
             tracing::debug!(version, "a newer allowlist is being taken already");
             return Ok(());
         }
+        if offer.origin == Origin::Cloud && self.taking.as_ref().is_some_and(Taking::is_imported) {
+            self.waiting = Some(offer.clone());
+            return Ok(());
+        }
         let free = self.files.free_bytes();
         let begun = Taking::begin(head, offer, standing, &self.folder, free, fingerprint);
         let taking = begun.map_err(failed)?;
         // One list at a time; what was built of another is overwritten.
-        self.taking = Some(taking);
+        let displaced = self.taking.replace(taking).and_then(|taking| taking.offers.into_cloud());
+        if offer.origin != Origin::Cloud && displaced.is_some() {
+            self.waiting = displaced;
+        }
         Ok(())
     }
 
@@ -329,8 +344,13 @@ impl Lists {
     /// Asks for what is due and builds a little.
     fn go_on(&mut self) {
         let Some(taking) = &mut self.taking else { return };
-        if let Some(requests) = taking.requests(Instant::now()) {
-            tell(&taking.offer, ApplyOutcome::Wanted(requests));
+        let now = Instant::now();
+        if taking.is_abandoned(now) {
+            let why = "its parts do not come; import it again";
+            return self.refuse(Refusal::new(RefusalReason::Storage, why));
+        }
+        if let Some(requests) = taking.requests(now) {
+            taking.offers.tell(&ApplyOutcome::Wanted(requests));
         }
         let step = taking.work(&self.files.staging());
         self.follow(step);
@@ -353,16 +373,16 @@ impl Lists {
         let (free, current) = (self.files.free_bytes(), taking.current.clone());
         match taking.with_content(&self.folder, free) {
             Ok(taking) => self.taking = Some(taking),
-            Err((refusal, offer)) => tell(&offer, refused(Some(version), refusal, current)),
+            Err((refusal, offers)) => offers.tell(&refused(Some(version), refusal, current)),
         }
     }
 
     /// The next list is built and good: from here on it decides.
     fn switch(&mut self) {
         let Some(taking) = self.taking.take() else { return };
-        let (offer, head) = (taking.offer, taking.head);
+        let (offers, head) = (taking.offers, taking.head);
         let first = taking.current.is_none();
-        let (allowlist, issued_at, now) = (allowlist_of(&head), head.issued_at, offer.now);
+        let (allowlist, issued_at, now) = (allowlist_of(&head), head.issued_at, offers.newest());
         let parts = head.part_names();
         let switched = {
             let (allowlist, parts) = (allowlist.clone(), parts.clone());
@@ -377,11 +397,11 @@ impl Lists {
                 if let Err(error) = self.folder.keep_only(&names) {
                     tracing::warn!(%error, "parts of old allowlists cannot be removed");
                 }
-                tell(&offer, ApplyOutcome::Applied { allowlist, issued_at, first, unblocked });
+                let applied = ApplyOutcome::Applied { allowlist, issued_at, first, unblocked };
+                offers.tell_applied(applied);
             }
             Err(error) => {
-                let outcome = refused(Some(head.version), storage(&error), taking.current);
-                tell(&offer, outcome);
+                offers.tell(&refused(Some(head.version), storage(&error), taking.current));
             }
         }
     }
@@ -393,7 +413,7 @@ impl Lists {
             self.refused = Some((taking.fingerprint, refusal.clone()));
         }
         let outcome = refused(Some(version), refusal, taking.current.clone());
-        tell(&taking.discard(), outcome);
+        taking.discard().tell(&outcome);
     }
 
     fn standing(&self) -> Result<Standing, StoreError> {
@@ -433,11 +453,6 @@ fn refused(version: Option<u64>, refusal: Refusal, current: Option<Allowlist>) -
 
 fn storage(error: &StoreError) -> Refusal {
     Refusal::new(RefusalReason::Storage, error.to_string())
-}
-
-fn tell(offer: &Offer, outcome: ApplyOutcome) {
-    // Nobody listens any more where the daemon stops or an import was given up.
-    let _ = offer.news.blocking_send(ListNews { origin: offer.origin, outcome });
 }
 
 fn allowlist_of(head: &Head) -> Allowlist {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::judge::{Room, check_size, judge_all, judge_whole};
+use super::offers::Offers;
 use super::parts::{PartFile, PartFolder};
 use super::pull::Pull;
 use super::source::{Lines, Merge, Progress, Source};
@@ -15,14 +16,20 @@ use crate::io::store::generation::Builder;
 use crate::protocol::allowlist::{Chunk, Content, Head, Part, Refusal, RefusalReason};
 use crate::protocol::cloud::PartRequest;
 
+/// A command that serves parts from a stick sends the next chunk within milliseconds; the cloud may
+/// have a lost badge to tell of meanwhile.
+const IMPORT_PATIENCE: Duration = Duration::from_secs(10);
+
 /// A list that is being taken.
 pub(super) struct Taking {
     pub(super) head: Head,
-    pub(super) offer: Offer,
+    pub(super) offers: Offers,
     pub(super) fingerprint: Fingerprint,
     /// Which list decides meanwhile.
     pub(super) current: Option<Allowlist>,
-    pub(super) pull: Pull,
+    pull: Pull,
+    /// When somebody last did something for it.
+    heard: Instant,
     /// Its file.
     decides: Option<PathBuf>,
     /// What must stay free on the disk.
@@ -65,7 +72,8 @@ impl Taking {
     ) -> Result<Taking, Refusal> {
         let mut taking = Taking {
             parts: 0,
-            offer: Offer { payload: Vec::new(), ..offer.clone() },
+            offers: Offers::new(offer),
+            heard: Instant::now(),
             fingerprint,
             current: standing.current.clone(),
             decides: standing.file.clone(),
@@ -93,14 +101,14 @@ impl Taking {
         mut self,
         folder: &PartFolder,
         free: Option<u64>,
-    ) -> Result<Taking, (Refusal, Offer)> {
+    ) -> Result<Taking, (Refusal, Offers)> {
         self.discard_builder();
         self.stage = Stage::Entries;
         let there = self.there(folder);
         let taken = self.check_size(free, there).and_then(|()| self.take_content(folder));
         match taken {
             Ok(()) => Ok(self),
-            Err(refusal) => Err((refusal, self.offer)),
+            Err(refusal) => Err((refusal, self.offers)),
         }
     }
 
@@ -165,6 +173,24 @@ impl Taking {
         origin == Origin::Cloud && self.head.list == other.list && self.head.version > other.version
     }
 
+    /// The same head again: what was asked for may be lost with a connection.
+    pub(super) fn join(&mut self, offer: &Offer) {
+        self.offers.join(offer);
+        self.pull.forget_requests();
+        self.heard = Instant::now();
+    }
+
+    /// Whether a technician imports it, and the cloud does not offer it.
+    pub(super) fn is_imported(&self) -> bool {
+        self.offers.are_imports()
+    }
+
+    /// Whether it is an import whose command went away: the cloud would go on asking for ever.
+    pub(super) fn is_abandoned(&self, now: Instant) -> bool {
+        let starves = self.stage == Stage::Waiting;
+        starves && self.is_imported() && now.duration_since(self.heard) > IMPORT_PATIENCE
+    }
+
     /// What a technician sees of it.
     pub(super) fn taken(&self) -> Taken {
         Taken { version: self.head.version, parts: self.parts, missing: self.pull.len() }
@@ -204,6 +230,7 @@ impl Taking {
             tracing::debug!(i = chunk.i, n = chunk.n, "a chunk that is not needed or does not fit");
             return Ok(());
         };
+        self.heard = now;
         let name = chunk.sha256.as_str();
         let mut file = match (self.open.remove(name), self.part(name)) {
             (Some(file), _) => file,
@@ -280,9 +307,9 @@ impl Taking {
     }
 
     /// Throws away what was built; what was pulled stays for the next head.
-    pub(super) fn discard(mut self) -> Offer {
+    pub(super) fn discard(mut self) -> Offers {
         self.discard_builder();
-        self.offer
+        self.offers
     }
 
     fn discard_builder(&mut self) {

@@ -71,9 +71,13 @@ struct Cloud<'a> {
 
 impl Cloud<'_> {
     async fn offering<'a>(store: &'a Store, head: &Value) -> Cloud<'a> {
+        Cloud::offering_as(Origin::Cloud, store, head).await
+    }
+
+    async fn offering_as<'a>(origin: Origin, store: &'a Store, head: &Value) -> Cloud<'a> {
         let (news, heard) = mpsc::channel(64);
         let payload = head.to_string().into_bytes();
-        let offer = Offer { origin: Origin::Cloud, payload, now: second(50), news };
+        let offer = Offer { origin, payload, now: second(50), news };
         store.lists().send(ListJob::Head(offer)).await.expect("the thread runs");
         Cloud { store, heard }
     }
@@ -315,6 +319,55 @@ async fn a_newer_head_takes_the_place_of_one_that_is_being_pulled() {
         again.serve(part).await;
     }
     assert_eq!(version_of(&again.hears().await), Some(3));
+}
+
+#[tokio::test]
+async fn an_import_goes_before_the_clouds_list_and_the_cloud_is_answered_all_the_same() {
+    let place = Place::new();
+    let (store, _) = place.open();
+    let (four, parts) = in_two_parts(4, &badges(0..20));
+    let mut cloud = Cloud::offering(&store, &four).await;
+    assert_eq!(cloud.wanted().await.len(), 2);
+    let (three, stick) = in_two_parts(3, &badges(0..11));
+    let mut import = Cloud::offering_as(Origin::Import(1), &store, &three).await;
+    assert_eq!(import.wanted().await.len(), 2);
+    // With another connection the cloud's head comes again; it waits for the technician.
+    let mut cloud = Cloud::offering(&store, &four).await;
+    for part in &stick {
+        import.serve(part).await;
+    }
+    assert_eq!(version_of(&import.hears().await), Some(3));
+
+    assert_eq!(cloud.wanted().await, asked(&[(&parts[1], 0)]), "the stick had the first one");
+    // A newer one from the stick: the cloud learns that its own has become old.
+    let newer = with(three, "version", json!(9));
+    let mut import = Cloud::offering_as(Origin::Import(2), &store, &newer).await;
+    assert_eq!(version_of(&import.hears().await), Some(9));
+    let ApplyOutcome::Refused { refusal, current, .. } = cloud.hears().await else {
+        panic!("version 4 is older than 9");
+    };
+    assert_eq!(refusal.reason, RefusalReason::Rollback);
+    assert_eq!(current.map(|list| list.version), Some(9));
+}
+
+#[tokio::test]
+async fn a_list_that_cloud_and_technician_bring_is_applied_once_and_both_are_told() {
+    let place = Place::new();
+    let (store, _) = place.open();
+    let (two, parts) = in_two_parts(2, &badges(0..20));
+    let mut cloud = Cloud::offering(&store, &two).await;
+    assert_eq!(cloud.wanted().await.len(), 2);
+    let mut import = Cloud::offering_as(Origin::Import(1), &store, &two).await;
+    assert_eq!(import.wanted().await.len(), 2);
+    // The line comes back, and the head with it.
+    let mut again = Cloud::offering(&store, &two).await;
+    assert_eq!(again.wanted().await.len(), 2);
+    assert_eq!(import.wanted().await.len(), 2);
+    for part in &parts {
+        import.serve(part).await;
+    }
+    assert_eq!(version_of(&import.hears().await), Some(2));
+    assert!(matches!(again.hears().await, ApplyOutcome::Unchanged(list) if list.version == 2));
 }
 
 fn delta(base: u64, remove: &[&str], upsert: &[&str]) -> Value {
