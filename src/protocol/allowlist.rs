@@ -222,7 +222,9 @@ fn plain(error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     match error.classify() {
         serde_json::error::Category::Data => {
-            format!("a member twice or of the wrong type at line {line} column {column}")
+            format!(
+                "a member twice, of the wrong type or nested too deeply at line {line} column {column}"
+            )
         }
         serde_json::error::Category::Io
         | serde_json::error::Category::Syntax
@@ -280,8 +282,11 @@ fn is_sha256(text: &str) -> bool {
 
 /// RFC 3339 and nothing that jiff understands beyond it.
 fn parse_time(text: &str) -> Option<Wall> {
-    let plain = |b: u8| b.is_ascii_digit() || matches!(b, b'-' | b':' | b'T' | b'Z' | b'.' | b'+');
-    let timestamp: Timestamp = text.bytes().all(plain).then(|| text.parse().ok()).flatten()?;
+    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let rest = shape.strip_prefix("0000-00-00T00:00:00")?;
+    let zone = rest.strip_prefix('.').map_or(rest, |rest| rest.trim_start_matches('0'));
+    let timestamp: Timestamp =
+        matches!(zone, "Z" | "+00:00" | "-00:00").then(|| text.parse().ok()).flatten()?;
     Some(Wall(timestamp.as_millisecond()))
 }
 

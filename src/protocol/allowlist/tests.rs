@@ -74,6 +74,13 @@ fn a_bad_entry_names_its_field() {
         ("grants", r#""*""#),
         ("valid_from", r#""2026-13-01T00:00:00Z""#),
         ("valid_until", r#""2026-01-01T00:00:00Z[UTC]""#),
+        ("valid_until", r#""2026-01-01T00:00Z""#),
+        ("valid_until", r#""20260101T000000Z""#),
+        ("valid_until", r#""2026-01-01T00:00:00+02""#),
+        ("valid_until", r#""2026-01-01T00:00:00""#),
+        ("valid_until", r#""2026-01-01 00:00:00Z""#),
+        ("valid_until", r#""2026-01-01T00:00:00.Z""#),
+        ("valid_until", r#""+002026-01-01T00:00:00Z""#),
         ("valid_until", "1767225600"),
         ("max_concurrent", "-1"),
         ("max_concurrent", r#""1""#),
@@ -84,6 +91,19 @@ fn a_bad_entry_names_its_field() {
     }
     let long = format!("\"{}\"", "ä".repeat(65));
     assert_eq!(parse_entry(&with("label", &long)), Err(BadField { field: "label" }));
+}
+
+#[test]
+fn times_are_those_of_rfc_3339() {
+    for (text, wall) in [
+        ("2026-01-01T00:00:00Z", 1_767_225_600_000),
+        ("2026-01-01T00:00:00.25Z", 1_767_225_600_250),
+        ("2026-01-01T02:00:00+02:00", 1_767_225_600_000),
+        ("2025-12-31T19:00:00.000-05:00", 1_767_225_600_000),
+    ] {
+        let (_, entry) = parse_entry(&with("valid_until", &format!("{text:?}"))).expect("good");
+        assert_eq!(entry.valid_until, Some(Wall(wall)), "{text}");
+    }
 }
 
 #[test]
