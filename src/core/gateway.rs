@@ -152,8 +152,8 @@ impl Gateway {
         Step { records: Vec::new(), commands: step.commands }
     }
 
-    /// The badges of the open sessions, and of starts that wait for their register, so that the
-    /// shell can look them up in a new allowlist.
+    /// The badges of the open sessions, of starts that wait for their register and of selections
+    /// that wait for a button, so that the shell can look them up in a new allowlist.
     pub fn running_badges(&self) -> Vec<(SessionId, crate::core::badge::Uid)> {
         let sessions = self.stations.iter().filter_map(|station| {
             let session = station.session.as_ref()?;
@@ -163,7 +163,8 @@ impl Gateway {
             let pending = station.pending.as_ref()?;
             Some((pending.candidate, pending.uid?))
         });
-        sessions.chain(starts).collect()
+        let selections = self.readers.iter().filter_map(Reader::chooser);
+        sessions.chain(starts).chain(selections).collect()
     }
 
     fn turn(&mut self, now: Stamp, act: impl FnOnce(&mut Gateway, &mut Turn<'_>)) -> Step {
@@ -327,7 +328,7 @@ impl Gateway {
             count: allowlist.count,
         });
         for reader in &mut self.readers {
-            reader.close_window(turn);
+            reader.review_window(running, turn);
         }
         for (session, entry) in running {
             self.review(*session, entry.as_ref(), turn);

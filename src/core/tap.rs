@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::core::access::{Circumstances, Denial, decide};
+use crate::core::access::{Circumstances, Denial, Entry, decide};
 use crate::core::badge::{Technology, Uid};
 use crate::core::event::{Command, Feedback, Notice, Tap};
 use crate::core::gateway::Gateway;
@@ -80,6 +80,28 @@ impl Reader {
     /// The stations whose buttons count now.
     pub(super) fn choosable(&self) -> &[StationId] {
         self.window.as_ref().map_or(&[], |window| &window.stations)
+    }
+
+    /// Who chooses, under the id that the tap came with.
+    pub(super) fn chooser(&self) -> Option<(SessionId, Uid)> {
+        self.window.as_ref().map(|window| (window.tap.candidate, window.tap.uid))
+    }
+
+    /// The press is decided by what the new list says of the badge; nobody presses for one that it
+    /// does not have.
+    pub(super) fn review_window(
+        &mut self,
+        entries: &[(SessionId, Option<Entry>)],
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(window) = &mut self.window else { return };
+        let tap = &mut window.tap;
+        let found = entries.iter().find(|(id, _)| *id == tap.candidate);
+        let user = tap.entry.as_ref().map(|entry| &entry.user);
+        match found.and_then(|(_, entry)| entry.as_ref()) {
+            Some(entry) if Some(&entry.user) == user => tap.entry = Some(entry.clone()),
+            Some(_) | None => self.close_window(turn),
+        }
     }
 
     /// Nobody presses on the account of a badge that was blocked meanwhile.

@@ -154,7 +154,22 @@ fn the_button_of_a_station_that_was_taken_meanwhile_is_refused() {
 }
 
 #[test]
-fn a_new_allowlist_closes_open_selections() {
+fn a_new_allowlist_decides_at_the_press_and_disturbs_nobody() {
+    for (grants, opens) in [("group:laundry", true), ("group:garage", false)] {
+        let mut world = World::new(laundry(Selection::Button));
+        world.tap("door", anna());
+        let grants = vec![Grant::parse(grants).expect("a grant")];
+        world.allowlist.get_mut(&anna()).expect("Anna").grants = grants;
+        world.push_allowlist();
+        assert_eq!(world.watched.len(), 3);
+        world.press("washer-1");
+        assert_eq!(world.started(), usize::from(opens));
+        assert_eq!(world.denied(Denial::NotGranted), !opens);
+    }
+}
+
+#[test]
+fn a_new_allowlist_without_the_badge_closes_its_selection() {
     let mut world = World::new(laundry(Selection::Button));
     world.tap("door", anna());
     world.allowlist.remove(&anna());
