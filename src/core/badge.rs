@@ -62,10 +62,12 @@ impl fmt::Debug for Uid {
 impl FromStr for Uid {
     type Err = &'static str;
 
-    /// Every way in which a person types a UID: `04:a2:b3:c4`, `04A2B3C4` and `04 a2 b3 c4`.
+    /// Every way in which a person types a UID: `04:a2:b3:c4`, `04A2B3C4`, `04 a2 b3 c4` and
+    /// `0x04a2b3c4`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const FORM: &str = "a UID is 4, 7 or 10 bytes in hex, such as 04A2B3C4 or 04:a2:b3:c4";
-        let digits: Vec<u8> = text.bytes().filter(|b| !matches!(b, b':' | b'-' | b' ')).collect();
+        let digits: Vec<u8> =
+            without_prefix(text).bytes().filter(|b| !matches!(b, b':' | b'-' | b' ')).collect();
         let nibble = |b: u8| (b as char).to_digit(16).map(|digit| digit as u8);
         let bytes: Option<Vec<u8>> = digits
             .chunks(2)
@@ -73,6 +75,11 @@ impl FromStr for Uid {
             .collect();
         bytes.and_then(|bytes| Uid::new(&bytes)).ok_or(FORM)
     }
+}
+
+/// The digits of a number that programmers wrote.
+pub(super) fn without_prefix(text: &str) -> &str {
+    text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text)
 }
 
 /// What kind of card it is, read from the ATR (PC/SC part 3, section 3.1.3.2.3).
@@ -138,10 +145,10 @@ mod tests {
     #[test]
     fn reads_every_way_people_type_a_uid() {
         let uid = Uid::new(&[0x04, 0xA2, 0xB3, 0xC4]).expect("four bytes");
-        for typed in ["04:a2:b3:c4", "04A2B3C4", "04 a2 b3 c4", "04-A2-b3-C4"] {
+        for typed in ["04:a2:b3:c4", "04A2B3C4", "04 a2 b3 c4", "04-A2-b3-C4", "0x04a2b3c4"] {
             assert_eq!(typed.parse(), Ok(uid));
         }
-        for wrong in ["", "04A2B3", "04A2B3C", "04A2B3C4D5", "xxA2B3C4", "04A2B3é4"] {
+        for wrong in ["", "0x", "04A2B3", "04A2B3C", "04A2B3C4D5", "xxA2B3C4", "04A2B3é4"] {
             assert!(wrong.parse::<Uid>().is_err(), "{wrong}");
         }
         assert_eq!(uid.to_string(), "04A2B3C4");

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::badge::Uid;
+use crate::core::badge::{Uid, without_prefix};
 
 /// One way to write a number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +72,6 @@ impl List {
         self.whole("hex-check", "with its check byte", hex(&uid) + &format!("{check:02X}"));
         self.whole("hex-padded-right", "in six bytes", hex(&uid) + "0000");
         self.whole("hex-padded-left", "in seven bytes", "000000".to_owned() + &hex(&uid));
-        let facility = |n: u32| format!("{:03},{:05}", n >> 16 & 0xFF, n & 0xFFFF);
         let about = "Wiegand 26, facility and number";
         self.part("wiegand-26", about, facility(be));
         self.part("wiegand-26-reversed", "of the reversed bytes", facility(le));
@@ -96,6 +95,12 @@ impl List {
         self.part("hex-cascade", "as a reader cuts it short", "88".to_owned() + &hex(&uid[..3]));
         self.part("decimal-first-4", "the first four bytes, reversed", ten(&reversed[3..]));
         self.part("decimal-last-4", "the last four bytes, reversed", ten(&reversed[..4]));
+        let last = u32::from_be_bytes([uid[3], uid[4], uid[5], uid[6]]);
+        self.part("wiegand-34", "Wiegand 34, the last four bytes", format!("{last:010}"));
+        let first = u32::from_le_bytes([uid[0], uid[1], uid[2], uid[3]]);
+        let about = "Wiegand 26, of the last three bytes";
+        self.part("wiegand-26", about, facility(last));
+        self.part("wiegand-26-reversed", "of the first three, reversed", facility(first));
         self.part("nuid", "the 4-byte number that NXP derives from it", hex(&nuid(uid)));
     }
 }
@@ -103,7 +108,8 @@ impl List {
 /// The UIDs that a written number can stand for, each with the form that it is read in. Forms that
 /// hold only a part of the number are not read back.
 pub fn uids_written_as(text: &str) -> Vec<(&'static str, Uid)> {
-    let digits: String = text.chars().filter(|c| !matches!(c, ' ' | ':' | '-')).collect();
+    let digits = without_prefix(text);
+    let digits: String = digits.chars().filter(|c| !matches!(c, ' ' | ':' | '-')).collect();
     let mut found = Found(Vec::new());
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return found.0;
@@ -174,6 +180,11 @@ impl Found {
             }
         }
     }
+}
+
+/// The lowest 24 bits as Wiegand 26 has them.
+fn facility(n: u32) -> String {
+    format!("{:03},{:05}", n >> 16 & 0xFF, n & 0xFFFF)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -252,6 +263,9 @@ mod tests {
             ("04A1B2C3D4E5F6", "nuid", "EFCBD356"),
             ("04A1B2C3D4E5F6", "decimal-first-4", "3283263748"),
             ("04A1B2C3D4E5F6", "decimal-last-4", "4142257347"),
+            ("04A1B2C3D4E5F6", "wiegand-34", "3285509622"),
+            ("04A1B2C3D4E5F6", "wiegand-26", "212,58870"),
+            ("04A1B2C3D4E5F6", "wiegand-26-reversed", "178,41220"),
             ("040D681AB52281", "nuid", "8F430FEF"),
             ("04183F09321B85", "nuid", "4F505D7D"),
             ("00000000000000000102", "decimal", "258"),

@@ -161,8 +161,8 @@ impl Daemon {
                 self.show_card(None, Some(name.clone()), technology);
                 let technology = technology.as_str();
                 tracing::warn!(
-                    "a {technology} card on {name:?}, which no [[reader]] is bound to; \
-                     add one to the config or unplug the reader"
+                    "a {technology} card on {name:?}, which is bound to no [[reader]], or not to one \
+                     alone; nothing is authorised there: tapgate readers"
                 );
             }
             ReaderEvent::Ambiguous { ambiguities } if ambiguities.is_empty() => {
