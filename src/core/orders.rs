@@ -13,6 +13,7 @@ use crate::core::ledger::{Authority, EndReason, SwitchPosition};
 use crate::core::session::Phase;
 use crate::core::site::StationKind;
 use crate::core::station::{PendingStart, Station, Turn};
+use crate::core::tap::no_badge;
 
 /// Tells an order from all others of this run of the daemon; drawn by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -170,6 +171,9 @@ impl Gateway {
                 (false, true) => Err(Denial::StorageFailure),
                 (false, false) => Ok(()),
             };
+        }
+        if let Some(denial) = order.badge.as_ref().and_then(|(uid, _)| no_badge(*uid)) {
+            return Err(denial);
         }
         let entry = order.badge.as_ref().map(|(_, entry)| entry);
         let strangers = entry.zip(order.user.as_ref()).is_some_and(|(e, user)| e.user != *user);

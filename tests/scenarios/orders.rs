@@ -1,9 +1,11 @@
 //! What an operator orders from afar, or a technician at the console.
 
-use tapgate::core::access::Denial;
+use tapgate::core::access::{Denial, Entry, Grant, Origin};
+use tapgate::core::badge::Uid;
 use tapgate::core::ledger::{Authority, EndReason, Fact};
 use tapgate::core::orders::Answer;
 use tapgate::core::orders::OrderedBy::{Operator, Technician};
+use tapgate::core::site::Billing;
 
 use crate::world::*;
 
@@ -42,6 +44,32 @@ fn an_operators_start_obeys_the_rows_on_the_station() {
     world.order_start("washer-1", Operator, Some("u-boris"));
     assert_eq!(world.last_answer(), Some(Answer::Refused(Denial::OutOfService)));
     assert_eq!(world.started(), 0);
+}
+
+#[test]
+fn an_operators_start_for_a_badge_obeys_the_rows_on_the_badge() {
+    let card = |first: u8| Uid::new(&[first, 1, 2, 3]).expect("four bytes");
+    let blocked = Entry { blocked: true, ..entry("b-x", "u-x") };
+    let third_party = Entry { origin: Origin::ThirdParty, ..entry("b-x", "u-x") };
+    let elsewhere = Entry { grants: vec![Grant::Place("P-9".into())], ..entry("b-x", "u-x") };
+    for (uid, badge, reason) in [
+        (card(0x08), entry("b-x", "u-x"), Denial::RandomUid),
+        (card(0x88), entry("b-x", "u-x"), Denial::Unreadable),
+        (card(0x04), blocked, Denial::BadgeBlocked),
+        (card(0x04), third_party, Denial::OriginNotAccepted),
+        (card(0x04), elsewhere, Denial::NotGranted),
+    ] {
+        let mut site = single(washer());
+        site.policy.billing = Billing::Managed;
+        let mut world = World::new(site);
+        world.order_start_for("washer-1", uid, badge);
+        assert_eq!(world.last_answer(), Some(Answer::Refused(reason)));
+        assert_eq!(world.started(), 0);
+    }
+    let mut world = World::new(single(washer()));
+    world.order_start_for("washer-1", card(0x04), entry("b-x", "u-x"));
+    world.run(5);
+    assert_eq!(world.view("washer-1").session.expect("started").badge, Some("b-x".into()));
 }
 
 #[test]

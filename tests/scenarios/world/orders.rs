@@ -1,5 +1,7 @@
 //! What operators and technicians order in the virtual building.
 
+use tapgate::core::access::Entry;
+use tapgate::core::badge::Uid;
 use tapgate::core::event::Event;
 use tapgate::core::ids::StationId;
 use tapgate::core::orders::{Answer, OrderId, OrderedBy, StartOrder, StopOrder, StopTarget};
@@ -14,6 +16,21 @@ impl World {
         let station = station.into();
         let order = StartOrder { order, by, station, candidate, user, badge: None };
         self.happens(Event::StartOrdered(order));
+    }
+
+    /// An operator wants a session to start for a badge.
+    pub fn order_start_for(&mut self, station: &str, uid: Uid, entry: Entry) {
+        let candidate = self.draw_id();
+        let (order, user) = (OrderId(u64::from(self.ids)), Some(entry.user.clone()));
+        let (station, by, badge) = (station.into(), OrderedBy::Operator, Some((uid, entry)));
+        self.happens(Event::StartOrdered(StartOrder {
+            order,
+            by,
+            station,
+            candidate,
+            user,
+            badge,
+        }));
     }
 
     /// An operator or technician wants what runs there to end.
