@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: demo test soak schemas lint bench bench-bus deb release reproducible package-test nightly-boot writes test-arm64 setup tools rust python help clean
 
-PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev \
+PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev libsystemd-dev \
             pcscd pcsc-tools vsmartcard-vpcd mosquitto socat python3 python3-venv tzdata
 # rustc 1.95 or newer; Debian 12 has it under the name that its browsers are built with.
 RUST_PACKAGES := cargo-web rustc-web rustfmt-web

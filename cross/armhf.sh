@@ -4,7 +4,8 @@
 # Nothing is installed but the linker, and foreign arch armhf is not needed.
 set -euo pipefail
 root=${1:?the folder}
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# The one that this machine uses.
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' | head -n 1)}
 
 [ ! -e "$root/.complete" ] || exit 0
 rm -rf "$root"
@@ -21,7 +22,8 @@ private_apt() {
 private_apt update
 (cd "$root/apt/debs" && private_apt download libstd-rust-web-dev/trixie \
     libc6 libc6-dev linux-libc-dev libgcc-s1 libgcc-12-dev libcrypt1 libcrypt-dev \
-    libpcsclite1 libpcsclite-dev)
+    libpcsclite1 libpcsclite-dev libsystemd0 libsystemd-dev \
+    libcap2 libgcrypt20 libgpg-error0 liblzma5 libzstd1 liblz4-1)
 for package in "$root"/apt/debs/*.deb; do dpkg-deb -x "$package" "$root"; done
 # Links to the root of a machine become links within this one.
 find "$root" -type l -lname '/*' -exec sh -c 'ln -sf "$1$(readlink "$2")" "$2"' - "$root" {} \;

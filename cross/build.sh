@@ -52,7 +52,7 @@ setup() { # ARCH...
     $sudo apt-get update -q
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         gcc libc6-dev gcc-aarch64-linux-gnu pkg-config qemu-user-static dpkg-dev lintian \
-        libpcsclite-dev libc6-dev:arm64 libpcsclite-dev:arm64 \
+        libpcsclite-dev libsystemd-dev libc6-dev:arm64 libpcsclite-dev:arm64 libsystemd-dev:arm64 \
         "${std[@]}" "${linker[@]}"
     choose_compiler
 }
@@ -137,12 +137,12 @@ package() {
     ls -l dist/*.deb
 }
 
-# What a Pi was promised: a small binary that needs libpcsclite and libc's own, and nothing else.
+# What a Pi was promised: a small binary that needs libpcsclite, libsystemd and libc's own.
 fits() { # ARCH
     local binary libraries limit=$((6 << 20))
     binary=$target/$(triple "$1")/release/tapgate
     libraries=$(readelf -d "$binary" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' |
-        grep -vE '^(libpcsclite|libgcc_s|libc|libm|ld-linux[a-z0-9-]*)\.so' || true)
+        grep -vE '^(libpcsclite|libsystemd|libgcc_s|libc|libm|ld-linux[a-z0-9-]*)\.so' || true)
     [ -z "$libraries" ] || { echo "the binary needs more libraries: $libraries" >&2; exit 1; }
     [ "$1" != arm64 ] || [ "$(stat -c %s "$binary")" -lt $limit ] ||
         { echo "the binary for arm64 has outgrown $limit bytes" >&2; exit 1; }

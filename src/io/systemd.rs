@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use sd_notify::NotifyState;
-
 /// The service manager, as far as this process can reach it.
 #[derive(Clone, Copy, Debug)]
 pub struct Systemd {
@@ -13,7 +11,9 @@ pub struct Systemd {
 impl Systemd {
     /// Reads what systemd passed in the environment.
     pub fn from_env() -> Systemd {
-        Systemd { watchdog: sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) }
+        let microseconds = systemd::daemon::watchdog_enabled().unwrap_or(0);
+        let watchdog = (microseconds > 0).then(|| Duration::from_micros(microseconds));
+        Systemd { watchdog }
     }
 
     /// How often the watchdog wants to be fed: thrice within its limit; never without one.
@@ -23,36 +23,34 @@ impl Systemd {
 
     /// The store and the control socket are up and every task runs.
     pub fn ready(&self, status: &str) {
-        notify(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
+        notify(&[("READY", "1"), ("STATUS", &one_line(status))]);
     }
 
     /// A new config is taken over; `ready` follows.
     pub fn reloading(&self) {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let microseconds = i128::from(now.tv_sec * 1_000_000 + now.tv_nsec / 1_000);
-        notify(&[NotifyState::Reloading, NotifyState::MonotonicUsec(microseconds)]);
+        let microseconds = (now.tv_sec * 1_000_000 + now.tv_nsec / 1_000).to_string();
+        notify(&[("RELOADING", "1"), ("MONOTONIC_USEC", &microseconds)]);
     }
 
     /// One line for `systemctl status`.
     pub fn status(&self, status: &str) {
-        notify(&[NotifyState::Status(&one_line(status))]);
+        notify(&[("STATUS", &one_line(status))]);
     }
 
     /// Everything that must make progress did.
     pub fn feed_watchdog(&self) {
-        notify(&[NotifyState::Watchdog]);
+        notify(&[("WATCHDOG", "1")]);
     }
 
     /// A start that takes long (a check of the store after a crash) is no hang.
     pub fn extend_timeout(&self, by: Duration) {
-        let microseconds = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
-        notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
+        notify(&[("EXTEND_TIMEOUT_USEC", &by.as_micros().to_string())]);
     }
 
     /// The daemon is going down on request.
     pub fn stopping(&self) {
-        let status = NotifyState::Status("stopping; no switch is touched");
-        notify(&[NotifyState::Stopping, status]);
+        notify(&[("STOPPING", "1"), ("STATUS", "stopping; no switch is touched")]);
     }
 }
 
@@ -61,8 +59,8 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+fn notify(pairs: &[(&str, &str)]) {
+    if let Err(error) = systemd::daemon::notify(pairs.iter()) {
         tracing::debug!(%error, "systemd cannot be notified");
     }
 }
