@@ -185,8 +185,8 @@ impl Head {
             count: number(plain, "count")?,
             digest: digest.to_owned(),
             issued_at: issued_at.ok_or_else(|| bad("issued_at"))?,
-            content: content(members.entries, members.parts)?,
-            deltas: checked_deltas(members.deltas)?,
+            content: content(members.entries.flatten(), members.parts.flatten())?,
+            deltas: checked_deltas(members.deltas.flatten())?,
             allow_shrink,
             replaces,
         })
@@ -290,12 +290,13 @@ fn parse_time(text: &str) -> Option<Wall> {
     Some(Wall(timestamp.as_millisecond()))
 }
 
-/// A head's members; those that hold entries are not looked into.
+/// A head's members; those that hold entries are not looked into. `null` means the same as leaving
+/// one out.
 struct Members {
     plain: Map<String, Value>,
-    entries: Option<Vec<Box<RawValue>>>,
-    parts: Option<Vec<Part>>,
-    deltas: Option<Vec<Delta>>,
+    entries: Option<Option<Vec<Box<RawValue>>>>,
+    parts: Option<Option<Vec<Part>>>,
+    deltas: Option<Option<Vec<Delta>>>,
 }
 
 impl<'de> Deserialize<'de> for Members {

@@ -157,6 +157,14 @@ fn a_head_may_name_parts_and_deltas() {
 }
 
 #[test]
+fn a_member_that_is_null_is_left_out() {
+    let bytes = head(r#""entries":[],"parts":null,"deltas":null,"allow_shrink":null"#);
+    let head = Head::parse(bytes.as_bytes()).expect("a good head");
+    assert!(matches!(head.content, Content::Entries(entries) if entries.is_empty()));
+    assert!(head.deltas.is_empty() && !head.allow_shrink);
+}
+
+#[test]
 fn a_head_of_the_wrong_form_is_refused() {
     let wrong = [
         String::new(),
@@ -164,6 +172,8 @@ fn a_head_of_the_wrong_form_is_refused() {
         head(r#""x":1"#),
         head(r#""entries":[],"parts":[]"#),
         head(r#""entries":[],"entries":[]"#),
+        head(r#""entries":null,"parts":null"#),
+        head(r#""entries":[],"parts":null,"parts":null"#),
         head(r#""entries":[],"version":43"#),
         head(r#""entries":[],"x":0.5"#),
         head(r#""entries":{}"#),

@@ -208,20 +208,51 @@ async fn each_refusal_leaves_the_old_list() {
     assert_eq!(place.open().1.allowlist.map(|list| list.version), Some(3));
 }
 
+/// What makes a reason hold of a head that would be applied.
+type Wrong = (RefusalReason, fn(&mut Value, &mut Vec<String>));
+
+const WRONG: [Wrong; 10] = [
+    (RefusalReason::BadMessage, |head, _| head["issued_at"] = json!(7)),
+    (RefusalReason::OtherList, |head, _| head["list"] = json!(OTHER)),
+    (RefusalReason::Rollback, |head, _| head["version"] = json!(2)),
+    (RefusalReason::Equivocation, |head, _| head["version"] = json!(3)),
+    (RefusalReason::TooLarge, |_, entries| entries.push(ANNA.replace("u-77", &"u".repeat(5000)))),
+    (RefusalReason::BadEntry, |_, entries| entries.push(ANNA.replace("u-77", ""))),
+    (RefusalReason::Duplicate, |_, entries| entries.push(BORIS.into())),
+    (RefusalReason::CountMismatch, |head, _| head["count"] = json!(99)),
+    (RefusalReason::DigestMismatch, |head, _| head["digest"] = json!("0".repeat(64))),
+    (RefusalReason::Shrink, |_, entries| entries.retain(|entry| !entry.contains("u-1"))),
+];
+
+/// A head of version 4 of which these reasons hold.
+fn wrong_in(wrong: &[&Wrong]) -> Value {
+    let mut entries: Vec<String> = (10..16).map(badge).chain([BORIS.to_owned()]).collect();
+    let mut members = json!({});
+    wrong.iter().for_each(|(_, make)| make(&mut members, &mut entries));
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+    let mut head = head_of(4, &entries);
+    let members = members.as_object().expect("an object").clone();
+    head.as_object_mut().expect("an object").extend(members);
+    head
+}
+
 #[tokio::test]
-async fn the_first_reason_in_the_contracts_order_is_given() {
-    use RefusalReason as R;
+async fn of_any_two_reasons_the_first_in_the_contracts_order_is_given() {
     let place = Place::new();
     let (store, _) = place.open();
-    let long = ANNA.replace("u-77", &"u".repeat(5000));
-    let bad = ANNA.replace("u-77", "");
-    let wrong = |entries: &[&str]| {
-        with(with(head_of(4, entries), "count", json!(99)), "digest", json!("0".repeat(64)))
-    };
-    assert_eq!(refusal(&store, wrong(&[ANNA, ANNA, &bad, &long])).await.0, R::TooLarge);
-    assert_eq!(refusal(&store, wrong(&[ANNA, ANNA, &bad])).await.0, R::BadEntry);
-    assert_eq!(refusal(&store, wrong(&[ANNA, ANNA])).await.0, R::Duplicate);
-    assert_eq!(refusal(&store, wrong(&[ANNA])).await.0, R::CountMismatch);
+    let current: Vec<String> = (10..16).map(badge).collect();
+    let current: Vec<&str> = current.iter().map(String::as_str).collect();
+    apply(&store, head_of(3, &current)).await;
+    for (at, first) in WRONG.iter().enumerate() {
+        let alone = refusal(&store, wrong_in(&[first])).await;
+        assert_eq!(alone.0, first.0, "{}", alone.1);
+        for second in &WRONG[at + 1..] {
+            let both = refusal(&store, wrong_in(&[second, first])).await;
+            assert_eq!(both.0, first.0, "and {:?}: {}", second.0, both.1);
+        }
+    }
+    assert!(WRONG.is_sorted_by_key(|(reason, _)| *reason));
+    assert_eq!(version_of(&apply(&store, wrong_in(&[])).await), Some(4));
 }
 
 #[tokio::test]
