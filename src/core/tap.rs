@@ -390,7 +390,10 @@ impl Gateway {
                 turn.take_back_grant(&tap.reader, denial);
                 turn.command(denied(&tap, station, denial));
             }
-            other => self.act_on(other, &tap, turn),
+            // Started meanwhile, by an operator: a tap that was to start something stops nothing.
+            Decision::Stop(_) | Decision::YoursRunning | Decision::AwaitButton(_) => {
+                self.act_on(Decision::YoursRunning, &tap, turn);
+            }
         }
     }
 }

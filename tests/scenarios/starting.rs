@@ -4,6 +4,7 @@ use tapgate::core::access::Denial;
 use tapgate::core::badge::Technology;
 use tapgate::core::event::{Feedback, Notice};
 use tapgate::core::ledger::{EndReason, Quality};
+use tapgate::core::orders::OrderedBy;
 use tapgate::core::site::{Selection, StationKind};
 
 use crate::world::*;
@@ -65,7 +66,9 @@ fn a_silent_meter_refuses_a_charger() {
 
 fn two_chargers() -> World {
     let stations = ["charger-1", "charger-2"].map(|id| station(id, StationKind::Charger));
-    World::new(site(Selection::FirstFree, stations.to_vec()))
+    let mut site = site(Selection::FirstFree, stations.to_vec());
+    site.policy.max_concurrent.charger = 2;
+    World::new(site)
 }
 
 #[test]
@@ -108,6 +111,19 @@ fn first_free_refuses_once_where_no_charger_can_start() {
         world.run(1);
         assert_eq!(world.view("charger-1").session.expect("hers").user, Some("u-anna".into()));
     }
+}
+
+#[test]
+fn a_tap_that_is_passed_on_stops_nothing_that_was_started_meanwhile() {
+    let mut world = two_chargers();
+    world.plant("charger-1").answer = Answer::Silent;
+    world.present("door", anna(), Technology::MifareClassic1k);
+    world.order_start("charger-2", OrderedBy::Operator, Some("u-anna"));
+    world.run(10);
+
+    assert_eq!(world.last_shown(), Some(Feedback::YoursRunning));
+    assert!(world.plant("charger-2").closed);
+    assert_eq!((world.started(), world.ended().len()), (1, 0));
 }
 
 #[test]
