@@ -72,8 +72,8 @@ choose_compiler() {
     export RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc
 }
 
-# Where the sources lie must not show in the binary. And no tables for unwinding, half a megabyte: a
-# panic ends the process, says where it was, and systemd starts the next one.
+# Where the sources lie must not show in the binary. And no tables for unwinding: a panic says where it
+# was and ends the process, systemd starts the next one.
 set_flags() {
     local cargo_home=${CARGO_HOME:-$HOME/.cargo}
     export RUSTFLAGS="-Cforce-unwind-tables=no --remap-path-prefix=$PWD=/tapgate --remap-path-prefix=$target=/target --remap-path-prefix=$cargo_home=/cargo"

@@ -108,3 +108,19 @@ fn leaves_a_watchdog_of_another_process_alone() {
     assert_eq!(site.terminate().0.code(), Some(0));
     assert!(systemd.rest().iter().all(|said| !said.contains("WATCHDOG")));
 }
+
+#[test]
+fn a_reload_is_told_with_its_time_and_ends_with_ready() {
+    let mut site = Site::ready_to_start();
+    let systemd = Systemd::for_site(&mut site);
+    site.start();
+    systemd.next_with("READY=1");
+
+    let output = site.command(&["reload"]);
+
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let reloading = systemd.next_with("RELOADING=1");
+    // systemd 253 and newer want it in the same message.
+    assert!(reloading.lines().any(|line| line.starts_with("MONOTONIC_USEC=")), "{reloading}");
+    systemd.next_with("READY=1");
+}
