@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
 
 use super::document::{Document, Section};
 use super::library::{self, Library};
@@ -125,8 +125,10 @@ fn gateway_id(text: &str) -> Result<String, String> {
 }
 
 fn timezone(text: &str) -> Result<TimeZone, String> {
-    TimeZone::get(text).map_err(|_| {
-        let names: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+    // Not jiff's own, which keeps the names of all zones for as long as the daemon runs.
+    let zones = TimeZoneDatabase::from_env();
+    zones.get(text).map_err(|_| {
+        let names: Vec<String> = zones.available().map(|name| name.to_string()).collect();
         match values::closest(text, names.iter().map(String::as_str)) {
             Some(similar) => format!("`{text}` is no time zone, did you mean `{similar}`?"),
             None if names.is_empty() => format!("`{text}` is unknown: tzdata is not installed"),
