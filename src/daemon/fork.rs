@@ -4,7 +4,6 @@
 use crate::core::gateway::{Gateway, Startup};
 use crate::daemon::event_loop::Daemon;
 use crate::daemon::report::{VERSION, public_state};
-use crate::daemon::startup::{Living, survivors};
 use crate::io::clock;
 use crate::io::store::Forked;
 use crate::protocol::cloud::EventKind;
@@ -49,17 +48,8 @@ impl Daemon {
             tracing::error!("marks cannot be read and stations are in service: {error}");
             Vec::new()
         });
-        let opened = forked.opened;
-        let newest = opened.map(|opened| opened.at);
-        self.watch.forked = newest;
-        let survivors = survivors(Living {
-            open_sessions: &forked.open_sessions,
-            meters: &forked.meters,
-            out_of_service: marks,
-            newest,
-            memos: self.kept_memos.clone(),
-            opened,
-        });
+        self.watch.forked = forked.opened.map(|opened| opened.at);
+        let survivors = forked.survivors(marks, self.kept_memos.clone());
         let startup = Startup {
             version: VERSION.into(),
             boot_id: clock::boot_id(),

@@ -11,9 +11,6 @@ use crate::config::{Cloud, Config, Storage};
 use crate::core::event::Step;
 use crate::core::gateway::{Gateway, Startup};
 use crate::core::ids::StationId;
-use crate::core::ledger::EpochReason;
-use crate::core::memo::Memo;
-use crate::core::recovery::{MeterAccount, OpenSession, Survivors};
 use crate::core::site::Site;
 use crate::core::time::{Stamp, Uptime, Wall};
 use crate::daemon::commands::Commands;
@@ -31,7 +28,7 @@ use crate::io::clock::{self, Clock};
 use crate::io::control::{Control, ControlError};
 use crate::io::identity::{Identity, IdentityError};
 use crate::io::mqtt::{self, CloudEvent, CloudLink};
-use crate::io::store::{self, Opened, Opening, Recovered, Store, StoreError};
+use crate::io::store::{Opened, Opening, Recovered, Store, StoreError};
 use crate::io::systemd::Systemd;
 use crate::io::{modbus, pcsc};
 use crate::protocol::cloud::{ClockState, EventBody, LocalState};
@@ -140,15 +137,7 @@ fn recover(site: Site, recovered: &Recovered, clock_floor: Wall, now: Stamp) -> 
         allowlist_arrived: recovered.allowlist_arrived,
         clock_floor,
     };
-    let survivors = survivors(Living {
-        open_sessions: &recovered.open_sessions,
-        meters: &recovered.meters,
-        out_of_service: recovered.out_of_service.clone(),
-        newest: recovered.newest,
-        memos: recovered.memos.clone(),
-        opened: recovered.opened,
-    });
-    Gateway::recover(site, &survivors, startup, now)
+    Gateway::recover(site, &recovered.survivors(), startup, now)
 }
 
 impl Daemon {
@@ -199,42 +188,6 @@ fn passed(newest: Option<Stamp>, persisted: Wall, issued: Option<Wall>) -> Wall 
         Some(_) | None => issued.map(mqtt::believable).unwrap_or_default(),
     };
     mqtt::built().max(persisted).max(told)
-}
-
-/// What the store holds of what may still run.
-pub(super) struct Living<'a> {
-    pub(super) open_sessions: &'a [store::OpenSession],
-    pub(super) meters: &'a [store::MeterAccount],
-    pub(super) out_of_service: Vec<(StationId, Option<String>)>,
-    pub(super) newest: Option<Stamp>,
-    pub(super) memos: Vec<Memo>,
-    pub(super) opened: Option<Opened>,
-}
-
-/// What the core goes on from. A meter of which nothing was posted since its epoch was opened has
-/// counted for nobody knows whom.
-pub(super) fn survivors(living: Living<'_>) -> Survivors {
-    let sessions = living.open_sessions.iter().map(|open| OpenSession {
-        start: open.start.clone(),
-        started: open.started,
-        posted_wh: open.posted_wh,
-        ending: open.ending.map(|(reason, _)| reason),
-    });
-    let meters = living.meters.iter().map(|account| MeterAccount {
-        station: account.station.clone(),
-        meter: account.meter.clone(),
-        serial: account.serial.clone(),
-        cursor_wh: account.last_wh,
-        cursor_at: account.last_at,
-    });
-    Survivors {
-        sessions: sessions.collect(),
-        meters: meters.collect(),
-        out_of_service: living.out_of_service,
-        newest: living.newest,
-        memos: living.memos,
-        epoch_opened: living.opened.filter(|o| o.reason != EpochReason::First).map(|o| o.at),
-    }
 }
 
 /// What the link needs beside the store.

@@ -24,6 +24,7 @@ mod recovery;
 mod replies;
 mod salvage;
 mod schema;
+mod survivors;
 mod verify;
 mod worker;
 
@@ -48,7 +49,7 @@ pub use exchange::{
 };
 pub use inspect::Inspection;
 pub use ledger::{Hash, Head, MAX_RECORD_BYTES};
-pub use lists::{ApplyOutcome, ListJob, ListNews, Offer, Origin, Taken};
+pub use lists::{ApplyOutcome, ListJob, ListNews, ListsByHand, NextTurn, Offer, Origin, Taken};
 pub use lookup::{BadgeRecord, Page};
 pub use overrides::{LocalBlock, MAX_LOCAL_BLOCKS, OverrideNote};
 pub use recovery::{Opening, Recovered};

@@ -19,10 +19,11 @@ use crate::io::store::files::Files;
 use crate::io::store::gateway::{self, Counters, Current, Gateway};
 use crate::io::store::generation;
 use crate::io::store::ledger::{self, Ledger};
+use crate::io::store::lists::ListsByHand;
 use crate::io::store::lookup::Lookup;
 use crate::io::store::notebook::Notebook;
 use crate::io::store::salvage::Remains;
-use crate::io::store::worker::Worker;
+use crate::io::store::worker::{Labour, Worker};
 use crate::io::store::{Store, lists, overrides};
 
 /// What the store must know of this start.
@@ -89,89 +90,126 @@ impl Recovered {
 impl Store {
     /// Opens the store and starts its threads. Blocks for as long as the checks take.
     pub fn open(opening: &Opening<'_>) -> Result<(Store, Recovered), StoreError> {
-        let files = Files::beside(opening.path);
-        files.create_directory()?;
-        let lock = Arc::new(files.lock()?);
-        let mut salvage = Salvage { files: &files, set_aside: Vec::new() };
-        let mut ledger = salvage.open(&files.ledger, Ledger::open)?;
-        let remains = salvage.set_aside.first().map(|aside| Remains::of(aside));
-        let (notebook, memos) = Notebook::open(&files.memos());
-        ledger.notebook = notebook;
-        let connection = salvage.open(&files.gateway, gateway::open)?;
-        let newest = ledger.newest()?;
-        let counters = count_boot(&connection, opening, newest, &files)?;
-        let at = Stamp {
-            boot: counters.after.boot,
-            uptime: opening.uptime,
-            wall: opening.wall,
-            synced: opening.synced,
-        };
-        open_epoch(&mut ledger, remains, &counters.after, at)?;
-        let standing = ledger.standing()?;
-        let failed = |fault: Fault| fault.at("read", &files.gateway);
-        let after =
-            Counters { ledger_epoch: Some(standing.head.epoch.clone()), ..counters.after.clone() };
-        if counters.before.as_ref() != Some(&after) {
-            gateway::save_counters(&connection, &after).map_err(|error| failed(error.into()))?;
-        }
-        let current = salvage.allowlist(&connection)?;
-        let out_of_service =
-            gateway::out_of_service(&connection).map_err(|error| failed(error.into()))?;
-        let books = ledger.books()?;
-        let recorded = ledger.recorded_allowlist()?;
-        let seen = counters.before.as_ref().and_then(|before| before.seen);
-        let recovered = Recovered {
-            boot: at.boot,
-            same_boot: counters.before.is_some_and(|before| before.boot_id == opening.boot_id),
-            standing,
-            opened: ledger.opened()?,
-            open_sessions: books.open.into_values().collect(),
-            meters: books.meters.into_values().collect(),
-            newest: newest.into_iter().chain(seen).max_by_key(|at| (at.boot, at.uptime)),
-            allowlist_unrecorded: current.as_ref().is_some_and(|(current, _)| {
-                let Allowlist { list, version, digest, .. } = &current.allowlist;
-                recorded != Some(ledger::identity(list, *version, digest))
-            }),
-            allowlist: current.as_ref().map(|(current, _)| current.allowlist.clone()),
-            allowlist_issued_at: current.as_ref().map(|(current, _)| current.issued_at),
-            acknowledged_at: ledger.acknowledged_at()?,
-            allowlist_arrived: current.as_ref().and_then(|(current, _)| current.arrived),
-            out_of_service,
-            clock_floor: after.clock_floor,
-            memos: memos.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default(),
-            damaged: files.damaged(),
-            set_aside: salvage.set_aside,
-        };
-        let store = start(ledger, connection, current, &files, &lock)?;
-        Ok((store, recovered))
+        let (opened, recovered) = recover(opening)?;
+        let (workers, files, lock) = opened.start(Labour::Threads)?;
+        let lists = lists::start(files, workers.gateway.clone(), lock)?;
+        Ok((workers.with(lists), recovered))
+    }
+
+    /// The same without threads, for a simulation: whoever calls does the work, so that nothing
+    /// waits, and takes lists by hand.
+    pub fn open_by_hand(
+        opening: &Opening<'_>,
+    ) -> Result<(Store, ListsByHand, Recovered), StoreError> {
+        let (opened, recovered) = recover(opening)?;
+        let (workers, files, _) = opened.start(Labour::Callers)?;
+        let (handle, lists) = lists::by_hand(files, workers.gateway.clone())?;
+        Ok((workers.with(handle), lists, recovered))
     }
 }
 
-fn start(
+/// All files, opened and checked.
+struct Whole {
     ledger: Ledger,
-    connection: Connection,
+    gateway: Connection,
     current: Option<(Current, Connection)>,
-    files: &Files,
-    lock: &Arc<File>,
-) -> Result<Store, StoreError> {
-    let blocked = overrides::blocked(&connection)
-        .map_err(|error| Fault::Sqlite(error).at("read", &files.gateway))?;
-    let (current, list) = current.unzip();
-    let path = |current: &Current| files.allowlist(current.generation);
-    let looked_up = list.zip(current.as_ref().map(path));
-    let lookup = Lookup { current: looked_up, blocked };
-    let lookup = Worker::start("store-lookup", lookup, Arc::clone(lock))?;
-    let gateway = Gateway {
-        connection,
-        files: files.clone(),
-        current,
-        lookup: lookup.clone(),
-        reserve_bytes: RESERVE_BYTES,
+    files: Files,
+    lock: Arc<File>,
+}
+
+/// What does the store's work, lists apart.
+struct Workers {
+    ledger: Worker<Ledger>,
+    gateway: Worker<Gateway>,
+    lookup: Worker<Lookup>,
+}
+
+impl Workers {
+    fn with(self, lists: lists::Handle) -> Store {
+        let Workers { ledger, gateway, lookup } = self;
+        Store { ledger, gateway, lookup, lists }
+    }
+}
+
+fn recover(opening: &Opening<'_>) -> Result<(Whole, Recovered), StoreError> {
+    let files = Files::beside(opening.path);
+    files.create_directory()?;
+    let lock = Arc::new(files.lock()?);
+    let mut salvage = Salvage { files: &files, set_aside: Vec::new() };
+    let mut ledger = salvage.open(&files.ledger, Ledger::open)?;
+    let remains = salvage.set_aside.first().map(|aside| Remains::of(aside));
+    let (notebook, memos) = Notebook::open(&files.memos());
+    ledger.notebook = notebook;
+    let connection = salvage.open(&files.gateway, gateway::open)?;
+    let newest = ledger.newest()?;
+    let counters = count_boot(&connection, opening, newest, &files)?;
+    let at = Stamp {
+        boot: counters.after.boot,
+        uptime: opening.uptime,
+        wall: opening.wall,
+        synced: opening.synced,
     };
-    let gateway = Worker::start("store-gateway", gateway, Arc::clone(lock))?;
-    let ledger = Worker::start("store-ledger", ledger, Arc::clone(lock))?;
-    let lists = lists::start(files.clone(), gateway.clone(), Arc::clone(lock))?;
-    Ok(Store { ledger, gateway, lookup, lists })
+    open_epoch(&mut ledger, remains, &counters.after, at)?;
+    let standing = ledger.standing()?;
+    let failed = |fault: Fault| fault.at("read", &files.gateway);
+    let after =
+        Counters { ledger_epoch: Some(standing.head.epoch.clone()), ..counters.after.clone() };
+    if counters.before.as_ref() != Some(&after) {
+        gateway::save_counters(&connection, &after).map_err(|error| failed(error.into()))?;
+    }
+    let current = salvage.allowlist(&connection)?;
+    let out_of_service =
+        gateway::out_of_service(&connection).map_err(|error| failed(error.into()))?;
+    let books = ledger.books()?;
+    let recorded = ledger.recorded_allowlist()?;
+    let seen = counters.before.as_ref().and_then(|before| before.seen);
+    let recovered = Recovered {
+        boot: at.boot,
+        same_boot: counters.before.is_some_and(|before| before.boot_id == opening.boot_id),
+        standing,
+        opened: ledger.opened()?,
+        open_sessions: books.open.into_values().collect(),
+        meters: books.meters.into_values().collect(),
+        newest: newest.into_iter().chain(seen).max_by_key(|at| (at.boot, at.uptime)),
+        allowlist_unrecorded: current.as_ref().is_some_and(|(current, _)| {
+            let Allowlist { list, version, digest, .. } = &current.allowlist;
+            recorded != Some(ledger::identity(list, *version, digest))
+        }),
+        allowlist: current.as_ref().map(|(current, _)| current.allowlist.clone()),
+        allowlist_issued_at: current.as_ref().map(|(current, _)| current.issued_at),
+        acknowledged_at: ledger.acknowledged_at()?,
+        allowlist_arrived: current.as_ref().and_then(|(current, _)| current.arrived),
+        out_of_service,
+        clock_floor: after.clock_floor,
+        memos: memos.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default(),
+        damaged: files.damaged(),
+        set_aside: salvage.set_aside,
+    };
+    let gateway = connection;
+    Ok((Whole { ledger, gateway, current, files, lock }, recovered))
+}
+
+impl Whole {
+    fn start(self, labour: Labour) -> Result<(Workers, Files, Arc<File>), StoreError> {
+        let Whole { ledger, gateway: connection, current, files, lock } = self;
+        let blocked = overrides::blocked(&connection)
+            .map_err(|error| Fault::Sqlite(error).at("read", &files.gateway))?;
+        let (current, list) = current.unzip();
+        let path = |current: &Current| files.allowlist(current.generation);
+        let looked_up = list.zip(current.as_ref().map(path));
+        let lookup = Lookup { current: looked_up, blocked };
+        let lookup = Worker::start("store-lookup", lookup, Arc::clone(&lock), labour)?;
+        let gateway = Gateway {
+            connection,
+            files: files.clone(),
+            current,
+            lookup: lookup.clone(),
+            reserve_bytes: RESERVE_BYTES,
+        };
+        let gateway = Worker::start("store-gateway", gateway, Arc::clone(&lock), labour)?;
+        let ledger = Worker::start("store-ledger", ledger, Arc::clone(&lock), labour)?;
+        Ok((Workers { ledger, gateway, lookup }, files, lock))
+    }
 }
 
 struct Salvage<'a> {

@@ -1,9 +1,10 @@
 //! A thread that owns a value; everybody else sends it jobs.
 //!
-//! SQLite blocks, so each connection lives on a thread of its own and never on the event loop.
+//! SQLite blocks, so each connection lives on a thread of its own and never on the event loop. In a
+//! simulation whoever asks does the work at once: then the order of everything is its own.
 
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -13,20 +14,36 @@ use crate::io::store::error::{Fault, StoreError};
 /// step at a time, so more than a few mean that the disk is stuck.
 const MAX_WAITING: usize = 64;
 
-enum Job<T> {
+/// Who does the store's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Labour {
+    Threads,
+    Callers,
+}
+
+pub(super) enum Job<T> {
     Run(Box<dyn FnOnce(&mut T) + Send>),
     Stop(oneshot::Sender<()>),
 }
 
-/// The sending side of a thread.
+/// The way to a value that is worked on by one thread at a time.
 #[derive(Debug)]
-pub(super) struct Worker<T> {
-    jobs: mpsc::Sender<Job<T>>,
+pub(super) enum Worker<T> {
+    /// One of its own.
+    Thread(mpsc::Sender<Job<T>>),
+    /// That of whoever asks. The lock of the store is held with the value.
+    Caller(Arc<Held<T>>),
 }
+
+/// A value with the store's lock, until it is stopped.
+type Held<T> = Mutex<Option<(T, Arc<File>)>>;
 
 impl<T> Clone for Worker<T> {
     fn clone(&self) -> Self {
-        Self { jobs: self.jobs.clone() }
+        match self {
+            Worker::Thread(jobs) => Worker::Thread(jobs.clone()),
+            Worker::Caller(state) => Worker::Caller(Arc::clone(state)),
+        }
     }
 }
 
@@ -37,7 +54,11 @@ impl<T: Send + 'static> Worker<T> {
         name: &'static str,
         mut state: T,
         lock: Arc<File>,
+        labour: Labour,
     ) -> Result<Self, StoreError> {
+        if labour == Labour::Callers {
+            return Ok(Worker::Caller(Arc::new(Mutex::new(Some((state, lock))))));
+        }
         let (jobs, mut waiting) = mpsc::channel::<Job<T>>(MAX_WAITING);
         let run = move || {
             while let Some(job) = waiting.blocking_recv() {
@@ -57,7 +78,7 @@ impl<T: Send + 'static> Worker<T> {
             .name(name.into())
             .spawn(run)
             .map_err(|error| Fault::Io(error).at("start thread", name.as_ref()))?;
-        Ok(Self { jobs })
+        Ok(Worker::Thread(jobs))
     }
 
     /// Runs `job` on the thread and waits for what it returns.
@@ -65,8 +86,12 @@ impl<T: Send + 'static> Worker<T> {
         &self,
         job: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> Result<R, StoreError> {
+        let jobs = match self {
+            Worker::Thread(jobs) => jobs,
+            Worker::Caller(state) => return here(state, job),
+        };
         let (job, answer) = packed(job);
-        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
+        jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)
     }
 
@@ -75,19 +100,34 @@ impl<T: Send + 'static> Worker<T> {
         &self,
         job: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> Result<R, StoreError> {
+        let jobs = match self {
+            Worker::Thread(jobs) => jobs,
+            Worker::Caller(state) => return here(state, job),
+        };
         let (job, answer) = packed(job);
-        self.jobs.blocking_send(job).map_err(|_| StoreError::Closed)?;
+        jobs.blocking_send(job).map_err(|_| StoreError::Closed)?;
         answer.blocking_recv().map_err(|_| StoreError::Closed)
     }
 
     /// Lets the jobs before it finish, then closes what the thread owns.
     pub(super) async fn stop(&self) {
+        let jobs = match self {
+            Worker::Thread(jobs) => jobs,
+            Worker::Caller(state) => {
+                return drop(state.lock().unwrap_or_else(PoisonError::into_inner).take());
+            }
+        };
         let (done, stopped) = oneshot::channel();
-        if self.jobs.send(Job::Stop(done)).await.is_ok() {
+        if jobs.send(Job::Stop(done)).await.is_ok() {
             // An error means that it was stopped by somebody else.
             let _ = stopped.await;
         }
     }
+}
+
+fn here<T, R>(state: &Held<T>, job: impl FnOnce(&mut T) -> R) -> Result<R, StoreError> {
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    state.as_mut().map(|(state, _)| job(state)).ok_or(StoreError::Closed)
 }
 
 fn packed<T, R: Send + 'static>(

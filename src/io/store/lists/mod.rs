@@ -4,6 +4,7 @@
 //! What is being taken is not remembered across a restart: the head is retained and comes again,
 //! and the parts that were pulled are on disk.
 
+mod by_hand;
 mod judge;
 mod offers;
 mod old;
@@ -30,6 +31,8 @@ use crate::io::store::worker::Worker;
 use crate::protocol::allowlist::{BadMessage, Chunk, Head, Refusal, RefusalReason};
 use crate::protocol::cloud::PartRequest;
 
+pub(super) use by_hand::by_hand;
+pub use by_hand::{ListsByHand, NextTurn};
 use offers::tell;
 pub(super) use old::OldList;
 pub(super) use pace::Pacer;
@@ -149,6 +152,21 @@ pub(super) fn start(
     gateway: Worker<Gateway>,
     lock: Arc<std::fs::File>,
 ) -> Result<Handle, StoreError> {
+    let failed =
+        |error: std::io::Error| Fault::Io(error).at("start thread", "store-lists".as_ref());
+    let (handle, lists) = new(files, gateway)?;
+    let run = move || {
+        pace::be_nice();
+        let done = lists.run();
+        drop(lock);
+        // Nobody may be waiting for it any more.
+        let _ = done.map(|done| done.send(()));
+    };
+    std::thread::Builder::new().name("store-lists".into()).spawn(run).map_err(failed)?;
+    Ok(handle)
+}
+
+fn new(files: Files, gateway: Worker<Gateway>) -> Result<(Handle, Lists), StoreError> {
     let (jobs, waiting) = mpsc::channel(MAX_WAITING);
     let taken = Arc::new(Mutex::new(None));
     let failed =
@@ -166,15 +184,7 @@ pub(super) fn start(
         refused: None,
         taken: taken.clone(),
     };
-    let run = move || {
-        pace::be_nice();
-        let done = lists.run();
-        drop(lock);
-        // Nobody may be waiting for it any more.
-        let _ = done.map(|done| done.send(()));
-    };
-    std::thread::Builder::new().name("store-lists".into()).spawn(run).map_err(failed)?;
-    Ok(Handle { jobs, taken })
+    Ok((Handle { jobs, taken }, lists))
 }
 
 /// The state of the thread.
@@ -210,22 +220,34 @@ struct Standing {
 impl Lists {
     fn run(mut self) -> Option<oneshot::Sender<()>> {
         loop {
-            match self.next_job() {
-                Next::Job(ListJob::Head(offer)) => self.on_head(offer),
-                Next::Job(ListJob::Chunk(payload)) => self.on_chunk(&payload),
-                Next::Job(ListJob::Stop(done)) => return Some(done),
+            let job = match self.next_job() {
+                Next::Job(job) => Some(job),
                 Next::Closed => return None,
-                Next::Nothing => {}
+                Next::Nothing => None,
+            };
+            if let Some(done) = self.turn(job, Instant::now()) {
+                return Some(done);
             }
-            self.show();
-            self.go_on();
-            if self.taking.is_none()
-                && let Some(offer) = self.waiting.take()
-            {
-                self.on_head(offer);
-            }
-            self.show();
         }
+    }
+
+    /// Does this job, then a little of what else there is to do.
+    fn turn(&mut self, job: Option<ListJob>, now: Instant) -> Option<oneshot::Sender<()>> {
+        match job {
+            Some(ListJob::Head(offer)) => self.on_head(offer),
+            Some(ListJob::Chunk(payload)) => self.on_chunk(&payload, now),
+            Some(ListJob::Stop(done)) => return Some(done),
+            None => {}
+        }
+        self.show();
+        self.go_on(now);
+        if self.taking.is_none()
+            && let Some(offer) = self.waiting.take()
+        {
+            self.on_head(offer);
+        }
+        self.show();
+        None
     }
 
     /// Lets others see what is being taken.
@@ -329,7 +351,7 @@ impl Lists {
         Ok(())
     }
 
-    fn on_chunk(&mut self, payload: &[u8]) {
+    fn on_chunk(&mut self, payload: &[u8], now: Instant) {
         let Some(taking) = &mut self.taking else {
             return tracing::debug!("a chunk of an allowlist that was not asked for");
         };
@@ -337,14 +359,13 @@ impl Lists {
             Ok(chunk) => chunk,
             Err(error) => return tracing::debug!(%error, "a chunk of an allowlist is dropped"),
         };
-        let step = taking.on_chunk(&chunk, &self.folder, Instant::now());
+        let step = taking.on_chunk(&chunk, &self.folder, now);
         self.follow(step);
     }
 
     /// Asks for what is due and builds a little.
-    fn go_on(&mut self) {
+    fn go_on(&mut self, now: Instant) {
         let Some(taking) = &mut self.taking else { return };
-        let now = Instant::now();
         if taking.is_abandoned(now) {
             let why = "its parts do not come; import it again";
             return self.refuse(Refusal::new(RefusalReason::Storage, why));
