@@ -74,6 +74,7 @@ impl Gateway {
         let (version, boot_id) = (startup.version, startup.boot_id);
         let step = gateway.turn(now, |gateway, turn| {
             turn.record(Fact::GatewayStarted { version, boot_id });
+            tell_of_clock(survivors.newest, turn);
             gateway.take_over(survivors, turn);
             for station in &mut gateway.stations {
                 let id = station.plan.id.clone();
@@ -359,6 +360,15 @@ impl Gateway {
 
     pub(super) fn reader_mut(&mut self, id: &ReaderId) -> Option<&mut Reader> {
         self.readers.iter_mut().find(|reader| &reader.plan.id == id)
+    }
+}
+
+/// The clock became right while no daemon ran: the stamps before were of a wrong one.
+fn tell_of_clock(newest: Option<Stamp>, turn: &mut Turn<'_>) {
+    let Some(newest) = newest.filter(|newest| newest.boot == turn.now.boot) else { return };
+    if turn.now.synced && !newest.synced {
+        let before = newest.wall + turn.uptime().since(newest.uptime);
+        turn.record(Fact::ClockSet { wall: turn.now.wall, before });
     }
 }
 

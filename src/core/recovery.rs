@@ -114,6 +114,10 @@ impl Station {
         }
         if let Some(reason) = open.ending.or(memo.and_then(|memo| memo.ended)) {
             let since = turn.uptime();
+            if open.ending.is_none() {
+                // The memo goes once it is read: the intention must outlive the next crash too.
+                turn.record(Fact::SessionEnding { session: open.start.session, reason });
+            }
             if let Some(session) = &mut self.session {
                 session.phase = Phase::Ending { reason, since, opened: false };
             }

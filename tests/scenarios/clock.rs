@@ -85,3 +85,18 @@ fn energy_without_a_session_is_on_record_once_whatever_the_clock_does_at_midnigh
     world.assert_every_watt_hour_is_accounted_for();
     assert!(world.disk.unattributed_wh() <= world.plant("washer-1").register_wh() - 5_000);
 }
+
+#[test]
+fn a_clock_that_becomes_right_while_no_daemon_runs_is_told_at_the_next_start() {
+    let mut world = World::new(single(washer()));
+    world.cut_power(5, false);
+    let newest = world.disk.records.last().expect("the daemon started").at;
+    world.run(10);
+    (world.wall, world.synced) = (MORNING + 5 * HOUR_MS, true);
+    world.kill();
+    let before = newest.wall + world.now().uptime.since(newest.uptime);
+    let set = Fact::ClockSet { wall: Wall(MORNING + 5 * HOUR_MS), before };
+    assert_eq!(world.count(|fact| *fact == set), 1);
+    world.kill();
+    assert_eq!(world.count(|fact| matches!(fact, Fact::ClockSet { .. })), 1);
+}

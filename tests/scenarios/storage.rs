@@ -210,3 +210,23 @@ fn a_session_that_ended_on_a_disk_that_stays_full_stays_ended() {
     world.run(20);
     assert_eq!(world.ended().len(), 1);
 }
+
+#[test]
+fn a_session_that_ended_on_a_full_disk_stays_ended_over_two_crashes() {
+    for full in [true, false] {
+        for effects in 0..8 {
+            let mut world = charging_with_full_disk();
+            world.disk.full = full;
+            world.kill_after = Some(effects);
+            world.kill();
+            world.run(1);
+            world.kill();
+            world.run_minutes(10);
+            world.disk.full = false;
+            world.run(20);
+            assert!(!world.plant("charger-1").closed, "after {effects} effects");
+            assert_eq!(world.ended().len(), 1);
+            assert_eq!(world.ended()[0].reason, EndReason::Tapped);
+        }
+    }
+}
