@@ -312,6 +312,9 @@ impl Gateway {
             station.register_before_outage =
                 station.meter.as_ref().and_then(|meter| meter.register_wh());
         }
+        for station in &mut self.stations {
+            survivors.memos.iter().for_each(|memo| station.remember_stuck(memo, turn));
+        }
     }
 
     fn on_allowlist_applied(

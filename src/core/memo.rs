@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::gateway::Gateway;
-use crate::core::ids::SessionId;
+use crate::core::ids::{SessionId, StationId};
 use crate::core::ledger::{EndReason, Fact};
 use crate::core::session::{Idleness, Session};
+use crate::core::station::{Fault, Station, Turn};
 use crate::core::time::Stamp;
 
 /// The memo of one session.
@@ -28,6 +29,9 @@ pub struct Memo {
     /// Times that its switch was closed again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reclosed: u32,
+    /// It is over and the switch of this station must still open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opens: Option<StationId>,
     /// How its load stood, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idleness: Option<(Stamp, Idleness)>,
@@ -35,8 +39,9 @@ pub struct Memo {
 
 impl Memo {
     fn is_empty(&self) -> bool {
-        let Memo { session: _, ended, end_when_idle, reclosed, idleness } = self;
-        ended.is_none() && end_when_idle.is_none() && *reclosed == 0 && idleness.is_none()
+        let Memo { session: _, ended, end_when_idle, reclosed, opens, idleness } = self;
+        let waits = ended.is_some() || end_when_idle.is_some() || opens.is_some();
+        !waits && *reclosed == 0 && idleness.is_none()
     }
 }
 
@@ -66,8 +71,27 @@ impl Gateway {
         let ended = ended.map(|(session, reason)| Memo { ended: Some(reason), ..blank(session) });
         let open = self.stations.iter().filter_map(|station| station.session.as_ref());
         let open = open.map(|session| session.memo(stopping_at));
+        let stuck = self.stations.iter().filter_map(Station::stuck_memo);
         // Of two memos of one session, the one that ends it comes first.
-        ended.chain(open).filter(|memo| !memo.is_empty()).collect()
+        ended.chain(open).chain(stuck).filter(|memo| !memo.is_empty()).collect()
+    }
+}
+
+impl Station {
+    /// A switch that did not open is tried again for as long as it takes, over any restart.
+    fn stuck_memo(&self) -> Option<Memo> {
+        let session = self.switch.stuck_after.filter(|_| self.switch.must_open)?;
+        let opens = self.session.is_none().then(|| self.plan.id.clone());
+        Some(Memo { opens, ..blank(session) })
+    }
+
+    /// The last run did not get the switch to open.
+    pub(super) fn remember_stuck(&mut self, memo: &Memo, turn: &mut Turn<'_>) {
+        if memo.opens.as_ref() == Some(&self.plan.id) && self.session.is_none() {
+            self.switch.stuck_after = Some(memo.session);
+            self.fault = Some(Fault::SwitchStuck);
+            self.open_again(turn);
+        }
     }
 }
 
@@ -94,7 +118,8 @@ impl Session {
 }
 
 fn blank(session: SessionId) -> Memo {
-    Memo { session, ended: None, end_when_idle: None, reclosed: 0, idleness: None }
+    let (ended, end_when_idle, opens, idleness) = (None, None, None, None);
+    Memo { session, ended, end_when_idle, reclosed: 0, opens, idleness }
 }
 
 fn is_zero(number: &u32) -> bool {

@@ -91,6 +91,17 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// Whether the register counts from now on.
+    pub fn is_believed(&self) -> bool {
+        match self {
+            Verdict::Commissioned | Verdict::Replaced | Verdict::BelievedLate => true,
+            Verdict::Believed { .. } | Verdict::Returned { .. } => true,
+            Verdict::NoRegister | Verdict::Held => false,
+        }
+    }
+}
+
 /// An implausible reading is believed after this many of its kind over at least this time.
 const SUSPICION_READS: u32 = 5;
 const SUSPICION_SPAN: Duration = Duration::from_secs(60);

@@ -55,7 +55,9 @@ impl Station {
         if frozen {
             self.tell_frozen(before_wh, turn);
         }
-        let first = std::mem::take(&mut self.unread_since_start);
+        // A reading that is not believed tells nothing of what flowed while no daemon ran.
+        let first = self.unread_since_start;
+        self.unread_since_start &= !verdict.is_believed();
         match verdict {
             Verdict::Commissioned => self.commission(turn),
             Verdict::Believed { gap } => self.post(before_wh, first, gap, turn),
@@ -71,11 +73,7 @@ impl Station {
             Verdict::Returned { old_wh } => self.take_back(old_wh, reading.energy_wh, turn),
             Verdict::NoRegister | Verdict::Held => {}
         }
-        let believed = match verdict {
-            Verdict::Commissioned | Verdict::Replaced | Verdict::BelievedLate => true,
-            Verdict::Believed { .. } | Verdict::Returned { .. } => true,
-            Verdict::NoRegister | Verdict::Held => false,
-        };
+        let believed = verdict.is_believed();
         self.switch.closed_unread &= !believed;
         self.answer_exchange(before_wh, believed, turn);
         self.record_serial(turn);

@@ -153,6 +153,8 @@ pub(super) struct Switch {
     pub(super) agrees_since: Option<Uptime>,
     /// It was told to open and must, load or not.
     pub(super) must_open: bool,
+    /// The session at whose end it did not open.
+    pub(super) stuck_after: Option<SessionId>,
     pub(super) retry_at: Option<Uptime>,
     /// A load without a session was noticed.
     pub(super) noticed: bool,
@@ -368,13 +370,13 @@ impl Station {
 
     /// The end of an intended end: a register read after the power went, or none.
     pub(super) fn complete_end(&mut self, register_wh: Option<i64>, turn: &mut Turn<'_>) {
-        let Some(Phase::Ending { reason, opened, .. }) = self.session.as_ref().map(|s| s.phase)
-        else {
-            return;
-        };
+        let Some(session) = &self.session else { return };
+        let Phase::Ending { reason, opened, .. } = session.phase else { return };
+        let id = session.start.session;
         self.finish(reason, register_wh, turn);
         turn.command(Command::PaceMeter(self.plan.id.clone(), Pace::Idle));
         if !opened {
+            self.switch.stuck_after = Some(id);
             return self.declare_fault(Fault::SwitchStuck, turn);
         }
         self.switch.must_open = false;

@@ -345,3 +345,32 @@ fn what_a_machine_draws_after_its_end_is_residue_of_its_session() {
     assert_eq!(world.count(residue), 1);
     world.assert_every_watt_hour_is_accounted_for();
 }
+
+#[test]
+fn a_switch_that_did_not_open_is_told_again_after_a_restart_whoever_knows_of_its_load() {
+    for metered in [true, false] {
+        let mut plan = washer();
+        plan.rules.max_duration = Some(seconds(60));
+        plan.rules.start_timeout = Some(seconds(30));
+        if !metered {
+            plan.meter = None;
+        }
+        let mut world = World::new(single(plan));
+        world.tap("door", anna());
+        world.plant("washer-1").relay = Relay::Stuck;
+        world.run_minutes(3);
+        assert_eq!((world.ended().len(), world.disk.open_sessions()), (1, 0));
+        assert!(world.plant("washer-1").closed);
+        for restart in [World::restart, World::kill] {
+            restart(&mut world);
+            world.run_minutes(1);
+            assert_eq!(world.view("washer-1").fault.as_deref(), Some("switch_stuck"));
+        }
+        world.plant("washer-1").relay = Relay::Obeys;
+        world.run(35);
+        assert!(!world.plant("washer-1").closed, "it opens, metered: {metered}");
+        world.run_minutes(2);
+        assert_eq!(world.state("washer-1"), "available");
+        assert!(world.disk.memos.is_empty(), "nothing is left to remember");
+    }
+}

@@ -301,3 +301,20 @@ fn what_flowed_while_the_daemon_was_away_has_its_time_bounds() {
     let (Some(since), Some(until)) = bounds.expect("an estimated part") else { panic!("bounds") };
     assert!(since < until && since.0 < before && until.0 >= before);
 }
+
+#[test]
+fn a_meter_that_errs_first_after_a_restart_bills_nobody_for_what_flowed_before() {
+    let mut world = World::new(single(washer()));
+    world.plant("washer-1").count_wh(4);
+    world.plant("washer-1").answer = Answer::Shows(0);
+    world.kill();
+    world.run(3);
+    world.plant("washer-1").answer = Answer::Silent;
+    world.tap("door", anna());
+    world.run(5);
+    world.plant("washer-1").answer = Answer::Right;
+    world.run_minutes(12);
+    assert_eq!(world.ended()[0].energy_wh, Some(0));
+    assert_eq!(world.disk.unattributed_wh(), 4);
+    world.assert_every_watt_hour_is_accounted_for();
+}

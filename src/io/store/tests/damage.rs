@@ -299,6 +299,7 @@ async fn memos_survive_a_restart_and_damage_to_the_ledger() {
         ended: Some(EndReason::Tapped),
         end_when_idle: None,
         reclosed: 2,
+        opens: None,
         idleness: None,
     };
     store.keep_memos(vec![memo.clone()]).await.expect("kept");
