@@ -56,8 +56,7 @@ pub(super) async fn start(running: Running) -> anyhow::Result<Daemon> {
     let running_since = *RUNNING_SINCE.get_or_init(clock::uptime);
     let (store, recovered) = open_store(&config.storage)?;
     let identity = Identity::open(&Identity::beside(&config.storage.path))?;
-    let trusted = recovered.same_boot && recovered.newest.is_some_and(|newest| newest.synced);
-    let clock = Clock::new(recovered.boot, trusted);
+    let clock = Clock::new(recovered.boot, recovered.clock_was_trusted());
     let signed = config.cloud.as_ref().is_some_and(|cloud| !cloud.trusted_keys.is_empty());
     let floor = clock_floor(&recovered, signed);
     let settings = settings(&config, running_since, floor);

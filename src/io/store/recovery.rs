@@ -81,6 +81,11 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// Whether the clock was trustworthy earlier in this boot, and so still is.
+    pub fn clock_was_trusted(&self) -> bool {
+        self.newest.is_some_and(|newest| newest.boot == self.boot && newest.synced)
+    }
+
     /// The allowlist that decides, where the ledger does not say so yet.
     pub fn unrecorded_allowlist(&self) -> Option<Allowlist> {
         self.allowlist.clone().filter(|_| self.allowlist_unrecorded)

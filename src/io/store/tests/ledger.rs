@@ -279,3 +279,20 @@ async fn changed_records_are_found() {
 
     assert!(error.to_string().contains("record 17"), "{error}");
 }
+
+#[tokio::test]
+async fn a_clock_is_trusted_again_only_where_it_was_so_in_this_boot() {
+    let place = Place::new();
+    let (store, _) = place.open();
+    store.commit(vec![at(2, started())]).await.expect("recorded");
+    store.close().await;
+    let (store, recovered) = place.open();
+    assert!(recovered.clock_was_trusted());
+    store.close().await;
+    for _ in 0..2 {
+        // A daemon that dies before its first record.
+        let (store, recovered) = place.open_in_boot("k-2").expect("the store opens");
+        assert!(!recovered.clock_was_trusted());
+        store.close().await;
+    }
+}
