@@ -2,6 +2,7 @@
 #
 #   make demo    a whole simulated building on this machine, served by the real daemon
 #   make test    format, lints, unit tests, scenarios, end-to-end tests against real parts
+#   make mutants the simulation finds every deliberate breakage (half an hour)
 #   make soak    eight weeks offline and back, with everything killed meanwhile (many minutes)
 #   make schemas docs/schemas and docs/asyncapi.yaml, from the wire types
 #   make bench   the figures of docs/figures.md, measured here
@@ -15,7 +16,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test soak schemas lint bench bench-bus deb release reproducible package-test nightly-boot writes test-arm64 setup tools rust python help clean
+.PHONY: demo test soak mutants schemas lint bench bench-bus deb release reproducible package-test nightly-boot writes test-arm64 setup tools rust python help clean
 
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev libsystemd-dev \
             pcscd pcsc-tools vsmartcard-vpcd mosquitto socat python3 python3-venv tzdata
@@ -38,7 +39,11 @@ test: setup lint
 	cargo test --locked --no-fail-fast
 
 soak: setup
+	cargo test --locked --release --test simulation -- --ignored --nocapture soak
 	cargo test --locked --release --test cloud_link -- --ignored --nocapture weeks_offline
+
+mutants: setup
+	python3 tests/mutants/run.py
 
 schemas: rust
 	TAPGATE_WRITE_SCHEMAS=1 cargo test --locked --lib protocol::cloud::schema

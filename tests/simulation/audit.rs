@@ -1,7 +1,7 @@
 //! The auditor: reads every record's bytes from the store as they appear and keeps books of its
 //! own, by the contract's words alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -55,6 +55,8 @@ pub struct Audit {
     pub ended: u64,
     /// Energy of ended sessions by user.
     pub billed: BTreeMap<String, i64>,
+    /// Kinds of records, and how sessions ended.
+    pub seen: BTreeSet<String>,
     /// Boot and trust of the newest record, and whether trust came without a word.
     clock: Option<(u64, bool)>,
     pub clock_untold: bool,
@@ -88,6 +90,8 @@ impl Audit {
         let says = record["seq"].as_u64();
         check(says == Some(seq), Invariant::Chain, || format!("record {seq} says {says:?}"));
         self.watch_clock(&record);
+        let cause = record["cause"].as_str().or(record["reason"].as_str()).unwrap_or("");
+        self.seen.insert(format!("{} {cause}", text(&record, "kind")).trim().to_owned());
         self.post(&record)
     }
 
@@ -140,7 +144,8 @@ impl Audit {
                 let account = self.advance(&meter, old, old);
                 account.replaced_wh += new - old;
                 account.last_wh = new;
-                let moved = if new == old {
+                // The same meter, whose serial number became known.
+                let moved = if new == old && record["old_serial"].is_null() {
                     Posted::Upto(meter, new)
                 } else {
                     Posted::Replaced(meter, old, new)

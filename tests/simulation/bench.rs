@@ -1,7 +1,7 @@
 //! One station's iron in a world where iron fails: relay, machine, meter, and what the world knows
 //! of them that no gateway can.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tapgate::core::event::{Event, SwitchReport};
 use tapgate::core::ids::StationId;
@@ -30,9 +30,6 @@ pub enum Glitch {
     NoValue,
 }
 
-/// No register of this world comes near it but by a glitch.
-pub const SPIKE: i64 = 1_000_000;
-
 /// A machine that draws this little is not under load: electronics of 15 to 25 W exist.
 const LOAD_W: i64 = 55;
 /// By then a bus has polled a meter that answers.
@@ -52,8 +49,10 @@ pub struct Bench {
     pub fault_at: Option<u64>,
     /// How long it has been under load.
     pub loaded_ms: u64,
-    /// What sessions may be billed is not sure before: a meter froze or was exchanged.
-    pub odd_until: u64,
+    /// For so long nobody can be sure what sessions are billed: the meter froze.
+    pub odd_ms: u64,
+    /// Sessions that were open then, or while an exchanged meter was not noticed.
+    odd: BTreeSet<String>,
     /// Meters that hung here: first register, and last where it is gone.
     hung: Vec<(i64, Option<i64>)>,
     /// Of these, the one that the accounts follow.
@@ -80,7 +79,8 @@ impl Bench {
             shown_right: false,
             fault_at: None,
             loaded_ms: 0,
-            odd_until: 0,
+            odd_ms: 0,
+            odd: BTreeSet::new(),
             hung: vec![(first, None)],
             followed: 0,
             flowed: BTreeMap::new(),
@@ -107,8 +107,16 @@ impl Bench {
         self.unit_dead || self.plant.relay != Relay::Obeys
     }
 
-    /// Lets time pass; what flows is noted for the session that is open, if one is.
-    pub fn pass(&mut self, milliseconds: u64, open: Option<&str>) {
+    /// Lets time pass; what flows is noted for the session that is open, if one is. Records that
+    /// come `late` say less than what flowed until they came.
+    pub fn pass(&mut self, milliseconds: u64, open: Option<&str>, late: bool) {
+        let odd = late || self.odd_ms > 0 || !self.is_followed();
+        if let Some(session) = open.filter(|_| odd)
+            && !self.odd.contains(session)
+        {
+            self.odd.insert(session.to_owned());
+        }
+        self.odd_ms = self.odd_ms.saturating_sub(milliseconds);
         // A machine's program changes within long pauses.
         let mut left = milliseconds;
         while left > 0 {
@@ -128,6 +136,11 @@ impl Bench {
                 break;
             }
         }
+    }
+
+    /// Whether nobody can be sure what this session is billed.
+    pub fn is_odd(&self, session: &str) -> bool {
+        self.odd.contains(session)
     }
 
     pub fn flowed_wh(&self, session: &str) -> i64 {
@@ -183,10 +196,10 @@ impl Bench {
         }
     }
 
-    /// A spike is told from a long absence only by who saw the register before.
+    /// A wrong register is told from a long absence only by who saw the right one before.
     pub fn meet_another_daemon(&mut self) {
         (self.shown_right, self.busy_until) = (false, 0);
-        if self.glitch.is_some_and(|glitch| matches!(glitch, Glitch::Shows(much) if much > SPIKE)) {
+        if self.glitch.is_some_and(|glitch| matches!(glitch, Glitch::Shows(much) if much > 0)) {
             self.glitch = None;
         }
     }

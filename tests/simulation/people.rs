@@ -6,7 +6,7 @@ use tapgate::core::badge::{Technology, Uid};
 use tapgate::core::event::{Event, Tap, Vehicle};
 use tapgate::core::ids::{ReaderId, StationId};
 use tapgate::core::orders::{OrderedBy, StartOrder, StopOrder, StopTarget};
-use tapgate::io::store::Store;
+use tapgate::io::store::{Settled, Store};
 
 use crate::bench::Glitch;
 use crate::cloud::RESIDENTS;
@@ -205,7 +205,6 @@ impl World {
         let id = self.some_station();
         let lasts = self.random.between(200, 40_000);
         let which = self.random.between(0, 6);
-        let time = self.time;
         let bench = self.bench(&id);
         if bench.glitch.is_some() || !bench.shown_right || !bench.is_followed() {
             return;
@@ -222,14 +221,14 @@ impl World {
         });
         if which > 4 {
             bench.freeze();
-            bench.odd_until = time + lasts + 300_000;
+            bench.odd_ms = lasts + 300_000;
         }
         self.later(lasts, Later::Mend(Trouble::Glitch(id)));
     }
 
     fn a_meter_is_exchanged(&mut self) {
         let id = self.some_station();
-        let (by_hand, time) = (self.random.percent(40), self.time);
+        let by_hand = self.random.percent(40);
         let serial = format!("S{}", self.random.between(2, 1_000_000));
         let register = self.random.between(0, 20_000) as i64;
         let bench = self.bench(&id);
@@ -239,7 +238,6 @@ impl World {
         }
         let bench = self.bench(&id);
         bench.exchange(register, serial);
-        bench.odd_until = time + 300_000;
         if by_hand {
             let order = self.draw_order();
             self.events.push_back(Event::MeterExchanged { station: id, order });
@@ -409,7 +407,7 @@ impl World {
                 let Some(daemon) = &self.daemon else { return };
                 if !self.cloud.has_backup() {
                     // A full disk prunes nothing.
-                    let _ = at_once(daemon.store.prune(seconds(60), now));
+                    let _ = at_once(daemon.store.prune(seconds(60), Settled::ByCloud, now));
                 }
             }
         }
@@ -433,6 +431,7 @@ impl World {
         if self.synced {
             let hours = self.random.between(0, 5) as i64 - 2;
             self.wall_ahead = self.plan.wall + hours * 1_800_000;
+            self.clock_wrong = true;
         } else {
             self.synchronise();
         }

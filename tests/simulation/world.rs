@@ -23,13 +23,15 @@ use crate::plan::Plan;
 use crate::random::Random;
 
 /// What a run comes to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Steps of the core.
     pub steps: u64,
     pub records: u64,
     pub sessions: u64,
     pub starts: u32,
+    /// Kinds of records, and how sessions ended.
+    pub seen: BTreeSet<String>,
     /// The chain's hash: equal where everything was.
     pub hash: [u8; 32],
 }
@@ -64,6 +66,8 @@ pub struct World {
     pub boot_id: u32,
     /// Wall clock minus the world's time.
     pub wall_ahead: i64,
+    /// It was set wrong at some time although it is trusted.
+    pub clock_wrong: bool,
     /// The kernel says that its clock is synchronised.
     pub synced: bool,
     pub next_happening: u64,
@@ -152,6 +156,7 @@ impl World {
             booted_at: 0,
             boot_id: 1,
             wall_ahead: plan.wall,
+            clock_wrong: false,
             synced: plan.synced,
             next_happening: 5_000,
             trace: std::env::var_os("TAPGATE_TRACE").is_some(),
@@ -185,6 +190,7 @@ impl World {
             records: self.audit.seq,
             sessions: self.audit.ended,
             starts: self.starts,
+            seen: self.audit.seen.clone(),
             hash: self.audit.hash,
         }
     }
@@ -220,9 +226,10 @@ impl World {
 
     pub fn pass(&mut self, milliseconds: u64) {
         self.time += milliseconds;
+        let late = self.daemon.as_ref().is_some_and(|daemon| daemon.gateway.unsaved() > 0);
         for (id, bench) in &mut self.benches {
             let open = self.audit.on(id.as_str()).map(|open| open.session.as_str());
-            bench.pass(milliseconds, open);
+            bench.pass(milliseconds, open, late);
         }
     }
 
