@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """Proves the simulation: each mutant of mutants.toml must be found by the invariant it names.
 
-    run.py [WORD]      all mutants, or those whose name has the word in it
+    run.py [WORD]           all mutants, or those whose name or invariant has the word in it
+    run.py build [WORD]     only builds them
+    run.py judge [WORD]     only runs what was built
 
-Every mutant is built in a copy of the project, whose target folder is kept for the next time.
+Every mutant is built in a copy of the project, with the project's own target folder.
 """
-import os, pathlib, shutil, subprocess, sys, time, tomllib
+import json, os, pathlib, shutil, subprocess, sys, time, tomllib
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target"))
 COPY = PROJECT / "target" / "mutants"
 SEEDS = os.environ.get("TAPGATE_SEEDS", "3000")
 CARGO = os.environ.get("CARGO", "cargo")
@@ -42,53 +45,65 @@ def mutate(mutant):
     return before
 
 
-def cargo(*arguments, **environment):
-    # Mutants are full of code that no lint likes.
-    environment = os.environ | {"RUSTFLAGS": "--cap-lints allow"} | environment
-    return subprocess.run([CARGO, "test", "--locked", "--test", "simulation", *arguments],
-                          cwd=COPY, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def build(mutant):
+    """Builds the simulation with the mutant in it and keeps the binary."""
+    before = mutate(mutant)
+    try:
+        environment = os.environ | {"CARGO_TARGET_DIR": str(TARGET)}
+        built = subprocess.run(
+            [CARGO, "test", "--locked", "--test", "simulation", "--no-run", "--message-format=json"],
+            cwd=COPY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+    if built.returncode != 0:
+        raise SystemExit(f"{mutant['name']!r} does not build:\n{built.stderr[-2000:]}")
+    messages = map(json.loads, built.stdout.splitlines())
+    made = [message["executable"] for message in messages if message.get("executable")]
+    shutil.copy(made[-1], binary_of(mutant))
+
+
+def binary_of(mutant):
+    return COPY / ("".join(c if c.isalnum() else "-" for c in mutant["name"])[:80] + ".bin")
 
 
 def judge(mutant):
     """Why the mutant survives; None where it is found."""
-    built = cargo("--no-run")
-    if built.returncode != 0:
-        return "it does not build:\n" + built.stdout[-2000:]
-    binary = built.stdout.rsplit("(", 1)[1].split(")", 1)[0]
     found = f"invariant {mutant['invariant']} is broken"
-    environment = {"TAPGATE_SEEDS": SEEDS, "TAPGATE_UNTIL": mutant["invariant"]}
-    ran = subprocess.run([COPY / binary, "thousands_of_seeds", "--nocapture"], cwd=COPY, text=True,
-                         env=os.environ | environment,
+    environment = {"TAPGATE_SEEDS": SEEDS, "TAPGATE_UNTIL": mutant["invariant"],
+                   "RUST_BACKTRACE": "0"}
+    ran = subprocess.run([binary_of(mutant), "thousands_of_seeds", "--nocapture"], cwd=COPY,
+                         env=os.environ | environment, text=True,
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if ran.returncode != 0 and found in ran.stdout:
-        lines = [line for line in ran.stdout.splitlines() if found in line]
-        print("    " + lines[0][:150])
+    lines = [line for line in ran.stdout.splitlines() if found in line]
+    if ran.returncode != 0 and lines:
+        seed = [line for line in ran.stdout.splitlines() if line.startswith("seed ")]
+        print(f"    {(seed or ['?'])[0].split(';')[0]}: {lines[0][:150]}")
         return None
     return f"{SEEDS} seeds do not find it\n" + ran.stdout[-1500:]
 
 
 def main():
+    words = sys.argv[1:]
+    phases = [words.pop(0)] if words and words[0] in ("build", "judge") else ["build", "judge"]
+    word = words[0] if words else ""
     mutants = tomllib.loads((HERE / "mutants.toml").read_text())["mutant"]
-    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    mutants = [m for m in mutants if word in m["name"] or word in m["invariant"]]
     COPY.mkdir(parents=True, exist_ok=True)
     copy_project()
     survivors = 0
-    for mutant in (mutant for mutant in mutants if word in mutant["name"]):
+    for mutant in mutants:
         began = time.monotonic()
         print(f"{mutant['invariant']}: {mutant['name']}", flush=True)
-        before = mutate(mutant)
-        try:
+        if "build" in phases:
+            build(mutant)
+        if "judge" in phases:
             survives = judge(mutant)
-        finally:
-            for path, text in before.items():
-                path.write_text(text)
-        survivors += survives is not None
-        verdict = f"SURVIVES: {survives}" if survives else "found"
-        print(f"    {verdict}, {time.monotonic() - began:.0f} s", flush=True)
+            survivors += survives is not None
+            verdict = f"SURVIVES: {survives}" if survives else "found"
+            print(f"    {verdict}, {time.monotonic() - began:.0f} s", flush=True)
     if survivors:
         raise SystemExit(f"{survivors} mutants survive")
-    print("every mutant is found")
 
 
 main()

@@ -10,7 +10,7 @@ use tapgate::io::store::{
 use tapgate::protocol::cloud::PartRequest;
 
 use crate::audit::Hash;
-use crate::invariant::{Invariant, check};
+use crate::invariant::{Invariant, check, holds};
 use crate::random::Random;
 use crate::world::{Later, World, at_once};
 
@@ -136,7 +136,7 @@ impl World {
         match message {
             Message::Usage { epoch, first, previous, records } => {
                 let held = self.cloud.receive(&epoch, first, &previous, &records);
-                check(held.is_ok(), Invariant::CountedOnce, || held.unwrap_err());
+                holds(held, Invariant::CountedOnce);
                 self.check_cloud();
                 let ack = self.cloud.acknowledge();
                 self.send(false, ack);

@@ -21,6 +21,9 @@ pub struct Published {
     pub entries: BTreeMap<String, Value>,
 }
 
+/// What was held and counted once.
+type Backup = (Vec<(Hash, String)>, BTreeMap<String, i64>);
+
 pub struct Cloud {
     /// Names the ledger that is held.
     pub epoch: String,
@@ -28,7 +31,7 @@ pub struct Cloud {
     pub held: Vec<(Hash, String)>,
     /// Energy per user, counted when a record was stored.
     pub counted: BTreeMap<String, i64>,
-    backup: Option<(Vec<(Hash, String)>, BTreeMap<String, i64>)>,
+    backup: Option<Backup>,
     pub published: Vec<Published>,
     head: Option<Vec<u8>>,
     parts: BTreeMap<String, Vec<u8>>,

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::audit::Posted;
 use crate::bench::{Bench, FieldOrder};
 use crate::disk::{self, Health};
-use crate::invariant::{Invariant, check};
+use crate::invariant::{Invariant, check, holds};
 use crate::world::{Later, World, at_once};
 
 /// What lives as long as the process.
@@ -349,5 +349,5 @@ fn judge(benches: &mut BTreeMap<StationId, Bench>, posted: Posted) {
             }
         }
     };
-    check(verdict.is_ok(), Invariant::EveryWattHour, || verdict.clone().unwrap_err());
+    holds(verdict, Invariant::EveryWattHour);
 }

@@ -46,3 +46,10 @@ pub fn check(holds: bool, invariant: Invariant, what: impl FnOnce() -> String) {
         panic!("invariant {invariant} is broken: {}", what());
     }
 }
+
+/// The same for a verdict that says what is wrong.
+pub fn holds(verdict: Result<(), String>, invariant: Invariant) {
+    if let Err(what) = verdict {
+        check(false, invariant, || what);
+    }
+}
