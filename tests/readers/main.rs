@@ -312,6 +312,21 @@ fn an_ambiguous_binding_names_both_readers_and_authorises_nothing() {
 }
 
 #[test]
+fn a_serial_number_means_the_slot_where_badges_are_held() {
+    with_own_pcscd("a_serial_number_means_the_slot_where_badges_are_held", |dir| {
+        let pcscd = PrivatePcscd::start(dir, &["ACR (RR171-004512)"]).expect("a private pcscd");
+        let by = BindBy::Serial("RR171-004512".into());
+        let binding = ReaderBinding { reader: "laundry".into(), by, feedback: None };
+        let mut watched = Watched::start(vec![binding]);
+        watched.expect(&["laundry: found as ACR (RR171-004512) 00 00"]);
+        let card = put(&pcscd, "ACR (RR171-004512)", &ANNA);
+        watched.expect(&["laundry: 04A2B3C4 mifare-classic-1k"]);
+        card.remove();
+        watched.expect(&["laundry: removed"]);
+    });
+}
+
+#[test]
 fn shows_feedback_while_the_card_is_present() {
     with_own_pcscd("shows_feedback_while_the_card_is_present", |dir| {
         let pcscd = PrivatePcscd::start(dir, &["Laundry"]).expect("a private pcscd");

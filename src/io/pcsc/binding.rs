@@ -1,6 +1,7 @@
 //! Which PC/SC reader is which reader of the config.
 
 use super::Ambiguity;
+use super::slots::badge_slot;
 use crate::config::wiring::{BindBy, ReaderBinding};
 use crate::core::ids::ReaderId;
 
@@ -35,67 +36,74 @@ pub(super) struct Assignment {
     pub(super) ambiguities: Vec<Ambiguity>,
 }
 
-/// Matches readers with bindings. A reader is bound only where it matches exactly one binding
-/// that no other present reader matches.
+/// Matches readers with bindings. A reader is bound only where it is meant by exactly one binding
+/// that means no other present reader.
 pub(super) fn bind(present: &[PresentReader], bindings: &[ReaderBinding]) -> Assignment {
-    let mut ambiguities: Vec<Ambiguity> = bindings
-        .iter()
-        .filter_map(|binding| binding_ambiguity(binding, present))
-        .chain(present.iter().filter_map(|reader| reader_ambiguity(reader, bindings)))
-        .collect();
+    let meant: Vec<Meant<'_>> =
+        bindings.iter().map(|binding| Meant::by(binding, present)).collect();
+    let ambiguities = meant.iter().filter_map(|meant| meant.ambiguity(present));
+    let of_readers = (0..present.len()).filter_map(|at| reader_ambiguity(at, present, &meant));
+    let mut ambiguities: Vec<Ambiguity> = ambiguities.chain(of_readers).collect();
     ambiguities.dedup();
-    let roles = present.iter().map(|reader| role_of(reader, present, bindings)).collect();
-    Assignment { roles, ambiguities }
+    Assignment { roles: (0..present.len()).map(|at| role_of(at, &meant)).collect(), ambiguities }
 }
 
-fn role_of(reader: &PresentReader, present: &[PresentReader], bindings: &[ReaderBinding]) -> Role {
-    match matching_bindings(reader, bindings)[..] {
-        [] => Role::Unbound,
-        [binding] if matching_readers(binding, present).len() == 1 => {
-            Role::Bound(binding.reader.clone())
+/// A binding, and which of the present readers it means.
+struct Meant<'a> {
+    binding: &'a ReaderBinding,
+    readers: Vec<usize>,
+}
+
+impl<'a> Meant<'a> {
+    fn by(binding: &'a ReaderBinding, present: &[PresentReader]) -> Meant<'a> {
+        let matching = (0..present.len()).filter(|at| matches(binding, &present[*at])).collect();
+        let readers = match binding.by {
+            BindBy::UsbPort(_) | BindBy::Serial(_) => badge_slot(present, matching),
+            BindBy::Name(_) => matching,
+        };
+        Meant { binding, readers }
+    }
+
+    fn ambiguity(&self, present: &[PresentReader]) -> Option<Ambiguity> {
+        if self.readers.len() < 2 {
+            return None;
         }
-        _ => Role::Ambiguous,
+        let quoted = |at: &usize| format!("\"{}\"", present[*at].name);
+        let names: Vec<String> = self.readers.iter().map(quoted).collect();
+        let remedy = match self.binding.by {
+            BindBy::UsbPort(_) => "bind it by name",
+            BindBy::Serial(_) => "bind it by usb_port",
+            BindBy::Name(_) => "bind it by usb_port, by serial or by a narrower name",
+        };
+        let (reader, names) = (self.binding.reader.clone(), names.join(" and "));
+        let message = format!("reader {reader} matches {names}; {remedy}");
+        Some(Ambiguity { readers: vec![reader], message })
     }
 }
 
-fn binding_ambiguity(binding: &ReaderBinding, present: &[PresentReader]) -> Option<Ambiguity> {
-    let readers = matching_readers(binding, present);
-    let names: Vec<String> = readers.iter().map(|reader| format!("\"{}\"", reader.name)).collect();
-    (readers.len() > 1).then(|| Ambiguity {
-        readers: vec![binding.reader.clone()],
-        message: format!(
-            "reader {} matches {}; bind it by usb_port, by serial or by a narrower name",
-            binding.reader,
-            names.join(" and ")
-        ),
-    })
+fn role_of(at: usize, meant: &[Meant<'_>]) -> Role {
+    let mut by = meant.iter().filter(|meant| meant.readers.contains(&at));
+    match (by.next(), by.next()) {
+        (None, _) => Role::Unbound,
+        (Some(one), None) if one.readers.len() == 1 => Role::Bound(one.binding.reader.clone()),
+        (Some(_), _) => Role::Ambiguous,
+    }
 }
 
-fn reader_ambiguity(reader: &PresentReader, bindings: &[ReaderBinding]) -> Option<Ambiguity> {
-    let matching = matching_bindings(reader, bindings);
-    let names: Vec<&str> = matching.iter().map(|binding| binding.reader.as_str()).collect();
-    (matching.len() > 1).then(|| Ambiguity {
-        readers: matching.iter().map(|binding| binding.reader.clone()).collect(),
-        message: format!(
-            "\"{}\" matches readers {}; narrow one of the two in the config",
-            reader.name,
-            names.join(" and ")
-        ),
-    })
-}
-
-fn matching_readers<'a>(
-    binding: &ReaderBinding,
-    present: &'a [PresentReader],
-) -> Vec<&'a PresentReader> {
-    present.iter().filter(|reader| matches(binding, reader)).collect()
-}
-
-fn matching_bindings<'a>(
-    reader: &PresentReader,
-    bindings: &'a [ReaderBinding],
-) -> Vec<&'a ReaderBinding> {
-    bindings.iter().filter(|binding| matches(binding, reader)).collect()
+fn reader_ambiguity(
+    at: usize,
+    present: &[PresentReader],
+    meant: &[Meant<'_>],
+) -> Option<Ambiguity> {
+    let by = meant.iter().filter(|meant| meant.readers.contains(&at));
+    let readers: Vec<ReaderId> = by.map(|meant| meant.binding.reader.clone()).collect();
+    let names: Vec<&str> = readers.iter().map(|reader| reader.as_str()).collect();
+    let message = format!(
+        "\"{}\" matches readers {}; narrow one of the two in the config",
+        present[at].name,
+        names.join(" and ")
+    );
+    (readers.len() > 1).then_some(Ambiguity { readers, message })
 }
 
 fn matches(binding: &ReaderBinding, reader: &PresentReader) -> bool {
@@ -192,6 +200,23 @@ mod tests {
 
         assert_eq!(bind(&[twin(0)], &bindings).roles, [bound("laundry")]);
         assert_eq!(bind(&[twin(0), twin(1)], &bindings).roles, [Role::Ambiguous, Role::Ambiguous]);
+    }
+
+    #[test]
+    fn a_socket_means_the_slot_where_badges_are_held_and_the_others_are_not_bound() {
+        let slot = |name: &str| PresentReader {
+            name: name.into(),
+            usb_port: Some("1-1.2".into()),
+            ..PresentReader::default()
+        };
+        let present = [slot("ACR1252 [SAM] 00 00"), slot("ACR1252 [PICC] 01 00"), acr(0)];
+        let bindings =
+            [by("laundry", BindBy::UsbPort("1-1.2".into())), by_name("garage", "*ACR122U*")];
+
+        let assignment = bind(&present, &bindings);
+
+        let roles = vec![Role::Unbound, bound("laundry"), bound("garage")];
+        assert_eq!(assignment, Assignment { roles, ambiguities: Vec::new() });
     }
 
     #[test]

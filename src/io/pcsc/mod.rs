@@ -18,6 +18,7 @@ mod inventory;
 mod lister;
 mod outbox;
 mod roster;
+mod slots;
 mod stop;
 mod usb;
 mod watcher;
