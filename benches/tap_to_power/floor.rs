@@ -137,7 +137,10 @@ impl Parts {
         let uid = answer.strip_suffix(&[0x90, 0x00]).context("the card tells its UID")?;
         let mut bytes: Vec<u8> = self
             .allowlist
-            .prepare_cached("SELECT canonical FROM entry WHERE uid = ?1")?
+            .prepare_cached(
+                "SELECT entry.canonical FROM uid CROSS JOIN entry ON entry.ordinal = uid.ordinal
+                 WHERE uid.uid = ?1",
+            )?
             .query_row([uid], |row| row.get(0))?;
         bytes.resize(ROW, b' ');
         if self.with_register {
