@@ -3,6 +3,8 @@
 
 #[path = "support/field_bench.rs"]
 mod bench;
+#[path = "field_bus/health.rs"]
+mod health;
 #[path = "field_bus/lines.rs"]
 mod lines;
 #[path = "field_bus/order.rs"]

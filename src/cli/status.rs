@@ -55,7 +55,7 @@ fn render(status: &Status) -> String {
         );
     }
     for device in &status.devices {
-        let error = device.last_error.as_deref().filter(|_| device.state != "ok").unwrap_or("");
+        let error = device.complaint().unwrap_or("");
         let _ = writeln!(
             text,
             "device  {:<14} {:<8} {} unit {}, {} {error}",

@@ -222,6 +222,7 @@ impl Daemon {
             figures: unit.figures,
             latency_ms: unit.latency_ms.map(u64::from),
             last_error: bus_error.cloned().or(unit.last_error),
+            trouble: unit.trouble,
         }
     }
 
@@ -245,9 +246,12 @@ impl Daemon {
 
     fn alarms(&self, unsaved: u64) -> Vec<String> {
         let mut alarms = self.watch.alarms();
-        for unit in self.field.health().iter().filter(|unit| unit.state == UnitState::Down) {
-            let error = unit.last_error.as_deref().unwrap_or("no answer");
-            alarms.push(format!("device {}: {error}", unit.device));
+        for unit in self.field.health() {
+            let down = unit.state == UnitState::Down;
+            let silent = down.then(|| unit.last_error.unwrap_or("no answer".into()));
+            if let Some(error) = silent.or(unit.trouble) {
+                alarms.push(format!("device {}: {error}", unit.device));
+            }
         }
         if self.suspects_clone() {
             alarms.push(

@@ -279,6 +279,17 @@ pub struct DeviceStatus {
     pub latency_ms: Option<u64>,
     /// The last failure.
     pub last_error: Option<String>,
+    /// What it refuses of all that stations live by, though it answers.
+    #[serde(default)]
+    pub trouble: Option<String>,
+}
+
+impl DeviceStatus {
+    /// What is wrong with it now.
+    pub fn complaint(&self) -> Option<&str> {
+        let silent = self.last_error.as_deref().filter(|_| self.state != "ok");
+        silent.or(self.trouble.as_deref())
+    }
 }
 
 /// The link to the cloud as it stands.

@@ -143,12 +143,12 @@ fn bus_line(bus: &crate::protocol::control::BusStatus) -> (Tone, String) {
 
 fn unit_line(name: &str, unit: &crate::protocol::control::DeviceStatus) -> (Tone, String) {
     let tone = match unit.state.as_str() {
+        "ok" if unit.trouble.is_some() => Tone::Doubtful,
         "ok" => Tone::Plain,
         "down" => Tone::Bad,
         _ => Tone::Doubtful,
     };
-    let error = unit.last_error.as_deref().filter(|_| unit.state != "ok");
-    (tone, figures_line(name, &unit.state, &unit.figures, error))
+    (tone, figures_line(name, &unit.state, &unit.figures, unit.complaint()))
 }
 
 fn figures_line(name: &str, state: &str, figures: &Figures, error: Option<&str>) -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::bench::{Bench, station, tcp_bus};
 use tapgate::core::event::{Pace, SwitchReport};
-use tapgate::io::modbus::FieldCommand;
+use tapgate::io::modbus::{FieldCommand, FieldEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -119,6 +119,29 @@ async fn all_switches_are_written_before_the_first_is_read_back() {
 }
 
 #[tokio::test]
+async fn switches_that_open_are_written_before_those_that_close() {
+    let far = Far::default();
+    let mut bench = Bench::new(tcp_bus(far.serve().await));
+    bench.reading(&station(1), |_| true).await;
+    bench.field.send(FieldCommand::Pace(station(1), Pace::Ending));
+    for turn in 0_u64..6 {
+        tokio::time::sleep(Duration::from_millis(11 * turn)).await;
+        let mark = far.count();
+        // Whatever was ordered first.
+        bench.field.send(FieldCommand::CloseSwitch(station(1)));
+        bench.field.send(FieldCommand::OpenSwitch(station(3)));
+        bench.field.send(FieldCommand::CloseSwitch(station(2)));
+        bench.all_of(&[(1, true), (2, true), (3, false)]).await;
+        let [first, second, third] = [2, 0, 1].map(|coil| far.before_write(mark, coil));
+        assert!(first < second.min(third), "turn {turn}: {first}, {second}, {third}");
+        for number in 1..=2 {
+            bench.field.send(FieldCommand::OpenSwitch(station(number)));
+        }
+        bench.all_of(&[(1, false), (2, false)]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_later_order_wins_while_the_earlier_one_is_being_read_back() {
     let far = Far::default();
     let mut bench = Bench::new(tcp_bus(far.serve().await));
@@ -135,14 +158,30 @@ async fn a_later_order_wins_while_the_earlier_one_is_being_read_back() {
 }
 
 impl Bench {
-    /// The first station has a contactor whose feedback is input 1: here the relay itself.
     async fn closed(&mut self, number: u8) {
-        let feedback = (number == 1).then_some(true);
-        self.switch(&station(number), SwitchReport::Closed { feedback }).await;
+        self.all_of(&[(number, true)]).await;
     }
 
     async fn opened(&mut self, number: u8) {
-        let feedback = (number == 1).then_some(false);
-        self.switch(&station(number), SwitchReport::Open { feedback }).await;
+        self.all_of(&[(number, false)]).await;
     }
+
+    /// Waits until all of these stations are reported closed or open, in any order.
+    async fn all_of(&mut self, positions: &[(u8, bool)]) {
+        let mut left: Vec<FieldEvent> = positions.iter().map(report).collect();
+        while !left.is_empty() {
+            let told = self.until(&format!("{left:?}"), |event| left.contains(event)).await;
+            left.retain(|report| *report != told);
+        }
+    }
+}
+
+/// The first station has a contactor whose feedback is input 1: here the relay itself.
+fn report((number, closed): &(u8, bool)) -> FieldEvent {
+    let feedback = (*number == 1).then_some(*closed);
+    let report = match closed {
+        true => SwitchReport::Closed { feedback },
+        false => SwitchReport::Open { feedback },
+    };
+    FieldEvent::Switch { station: station(*number), report }
 }

@@ -42,6 +42,8 @@ pub(super) struct Unit {
     pub(super) apart: bool,
     /// So many of its start-up writes have been sent since.
     pub(super) prepared: usize,
+    /// It said so often in a row that it is busy.
+    pub(super) busy: u32,
     /// A read that goes on once the device had its pause.
     pub(super) parked: Option<Parked>,
     /// The device's own pause between requests, and the time that it may still answer an old one.
@@ -72,10 +74,16 @@ pub(super) struct Line {
     pub(super) inbox: Arc<Inbox>,
     pub(super) peers: BTreeMap<BusId, Arc<Inbox>>,
     pub(super) silence: Silence,
-    /// Orders in so many lanes go before what is being done.
+    /// Orders in so many lanes go before what is being done, even if that could go at once.
+    pub(super) goes_after: usize,
+    /// Orders in so many lanes use the time in which what is being done waits for its device.
     pub(super) yields_to: usize,
     /// What is being done was left for something more urgent, and must be done anew.
     pub(super) deferred: bool,
+    /// When what was left last could have gone on.
+    pub(super) again_at: Instant,
+    /// The pause between two requests to units that no profile tells of.
+    pub(super) strangers_free_at: Instant,
     pub(super) link: Link,
     pub(super) status: Arc<Status>,
     pub(super) events: mpsc::Sender<FieldEvent>,
@@ -110,6 +118,7 @@ impl Line {
             serial: None,
             apart: false,
             prepared: 0,
+            busy: 0,
             parked: None,
             free_at: now,
             writable_at: now,
@@ -130,8 +139,11 @@ impl Line {
                 .collect(),
             schedule: duties(&plan, now),
             silence: Silence::new(now),
+            goes_after: LANES,
             yields_to: LANES,
             deferred: false,
+            again_at: now,
+            strangers_free_at: now,
             link: Link::new(&plan.bus, plan.slowest()),
             plan,
             inbox,
@@ -147,8 +159,9 @@ impl Line {
     pub(super) async fn run(mut self) {
         loop {
             self.status.progress.fetch_add(1, Ordering::Relaxed);
-            self.yields_to = LANES;
+            (self.goes_after, self.yields_to) = (LANES, LANES);
             self.deferred = false;
+            self.give_up_suspects().await;
             match self.turn(Instant::now()) {
                 Turn::Job(job) => {
                     self.work(job.clone()).await;
@@ -217,8 +230,7 @@ impl Line {
         let mut orders = self.inbox.orders();
         let visitor = orders.visitor().map(|visit| {
             let patient = if duty.is_some() { VISIT_PATIENCE } else { Duration::ZERO };
-            let in_doubt = self.link.doubtful_until(visit.unit);
-            in_doubt.map_or(visit.asked, |until| until.max(visit.asked)) + patient
+            self.welcome_at(visit) + patient
         });
         if visitor.is_some_and(|due| due <= now)
             && let Some(visit) = orders.next_visit()
@@ -239,20 +251,21 @@ impl Line {
         Turn::Rest(next.map_or(now + MAX_SLEEP, |next| next.min(now + MAX_SLEEP)))
     }
 
+    /// From when on a technician's request may go.
+    fn welcome_at(&self, visit: &Visit) -> Instant {
+        let known = self.plan.units.iter().position(|planned| planned.unit == visit.unit);
+        let paused = known.map_or(self.strangers_free_at, |unit| self.units[unit].free_at);
+        let in_doubt = self.link.doubtful_until(visit.unit);
+        in_doubt.into_iter().chain([visit.asked]).fold(paused, Instant::max)
+    }
+
     /// From when on the device of a duty may be asked.
     fn ready(&self, duty: Duty) -> Option<Instant> {
-        let station = |index: usize| &self.plan.stations[index];
-        let unit = match duty {
-            Duty::Heartbeat(unit) | Duty::Switches(unit) => Some(unit),
-            Duty::Refresh(index) => station(index).switch.as_ref().map(SwitchPlan::unit),
-            Duty::Meter(index) => station(index).meter.or(station(index).vehicle),
-            Duty::Buttons => None,
-        };
-        unit.map(|unit| self.units[unit].free_at)
+        self.plan.unit_of(duty).map(|unit| self.units[unit].free_at)
     }
 
     async fn work(&mut self, job: Job) {
-        self.yields_to = SWITCHING;
+        (self.goes_after, self.yields_to) = (job.lane().min(SWITCHING), SWITCHING);
         let Some(station) = self.station(job.station()) else { return };
         match job {
             Job::Open(_) => self.set_switch(station, false).await,

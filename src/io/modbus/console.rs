@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::codec::{self, Number, Raw, Write};
 use super::error::BusError;
 use super::link::{Answer, Link, Question, Request};
+use super::points::{BUSY_MAX, BUSY_PAUSE};
 use super::queue::{Inbox, Visit};
 use crate::config::profile::{Class, Point, Table};
-use crate::config::wiring::{Bus, Control, Device, Wiring};
+use crate::config::wiring::{Bus, Control, Device, Transport, Wiring};
 use crate::core::ids::BusId;
 use crate::protocol::field::{BusAnswer, BusFailure, BusOrder, FailureKind};
 
@@ -46,17 +47,21 @@ impl Visitor {
                 "the daemon has no bus {bus}; restart it after a change of the config"
             )));
         };
-        let (reply, answer) = oneshot::channel();
-        let mut taken = false;
-        inbox.order(|orders| {
-            taken = orders.visit(Visit { unit, request, asked: Instant::now(), reply });
-        });
-        if !taken {
-            return Err(refused(format!("bus {bus} has too many requests by hand; try again")));
-        }
-        match answer.await {
-            Ok(outcome) => outcome.map(BusAnswer::from).map_err(BusFailure::from),
-            Err(_) => Err(refused("the daemon is stopping; try again".into())),
+        let mut attempts = 1;
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let visit = Visit { unit, request: request.clone(), asked: Instant::now(), reply };
+            let mut taken = false;
+            inbox.order(|orders| taken = orders.visit(visit));
+            if !taken {
+                return Err(refused(format!("bus {bus} has too many requests by hand; try again")));
+            }
+            match answer.await {
+                Ok(Err(BusError::Busy { .. })) if attempts < BUSY_MAX => attempts += 1,
+                Ok(outcome) => return outcome.map(BusAnswer::from).map_err(BusFailure::from),
+                Err(_) => return Err(refused("the daemon is stopping; try again".into())),
+            }
+            sleep(BUSY_PAUSE).await;
         }
     }
 }
@@ -64,25 +69,48 @@ impl Visitor {
 /// A bus that this process opens itself, while no daemon runs.
 pub struct Direct {
     link: Link,
+    /// The pause that the device asked last wants.
+    free_at: Instant,
 }
 
 impl Direct {
     /// A line that is opened with the first request. `slowest` is how long any of its devices may
     /// take to answer.
     pub fn new(bus: &Bus, slowest: Duration) -> Direct {
-        Direct { link: Link::new(bus, slowest) }
+        Direct { link: Link::new(bus, slowest), free_at: Instant::now() }
     }
 
-    /// Asks one unit.
+    /// Asks one unit that answers within `timeout` and wants a pause of `gap` afterwards.
     pub async fn ask(
         &mut self,
         unit: u8,
         order: &BusOrder,
-        timeout: Duration,
+        (timeout, gap): (Duration, Duration),
     ) -> Result<BusAnswer, BusFailure> {
         let request = request_of(order)?;
-        let question = Question { unit, point: "by hand".into(), request, timeout };
-        Ok(self.link.ask(&question, true).await?.into())
+        let question = Question { unit, point: request.label(), request, timeout };
+        let mut attempts = 1;
+        loop {
+            sleep_until(self.free_at).await;
+            let outcome = self.link.ask(&question, true).await;
+            if !outcome.as_ref().is_err_and(BusError::is_silence) {
+                self.free_at = Instant::now() + gap;
+            }
+            match outcome {
+                Err(BusError::Busy { .. }) if attempts < BUSY_MAX => attempts += 1,
+                outcome => return Ok(outcome?.into()),
+            }
+            sleep(BUSY_PAUSE).await;
+        }
+    }
+}
+
+/// The pause between two requests to units that no profile tells of: some meters pass over what
+/// follows faster than 100 ms, some chargers hang their socket up below half a second.
+pub fn gap_of_strangers(bus: &Bus) -> Duration {
+    match bus.transport {
+        Transport::Rtu(_) | Transport::RtuOverTcp(_) => Duration::from_millis(100),
+        Transport::Tcp(_) => Duration::from_millis(500),
     }
 }
 

@@ -66,7 +66,10 @@ pub enum BusError {
         problem: String,
     },
     /// Exceptions 01, 02 and 03: the profile asks for what the device does not have.
-    #[error("{at}: refused with exception {code:02}; check that the profile fits the device")]
+    #[error(
+        "{at}: refused with exception {code:02} ({}); check that the profile fits the device",
+        named(*.code)
+    )]
     Refused {
         /// Where.
         at: At,
@@ -74,7 +77,11 @@ pub enum BusError {
         code: u8,
     },
     /// Exceptions 05 and 06: later.
-    #[error("{at}: the device is busy (exception {code:02}); it is asked again")]
+    #[error(
+        "{at}: the device stays busy (exception {code:02}, {}); try again in a minute, \
+             power-cycle it if that lasts",
+        named(*.code)
+    )]
     Busy {
         /// Where.
         at: At,
@@ -82,7 +89,10 @@ pub enum BusError {
         code: u8,
     },
     /// Exceptions 0A and 0B: the gateway lives, the unit behind it does not.
-    #[error("{at}: the gateway does not reach it (exception {code:02X}); check its power and line")]
+    #[error(
+        "{at}: the gateway does not reach it (exception {code:02X}, {}); check its power and line",
+        named(*.code)
+    )]
     TargetFailed {
         /// Where.
         at: At,
@@ -90,7 +100,10 @@ pub enum BusError {
         code: u8,
     },
     /// Any other exception.
-    #[error("{at}: failed with exception {code:02X}; power-cycle the device if it persists")]
+    #[error(
+        "{at}: failed with exception {code:02X} ({}); power-cycle the device if it persists",
+        named(*.code)
+    )]
     DeviceFailed {
         /// Where.
         at: At,
@@ -107,6 +120,22 @@ pub enum BusError {
         /// Why.
         problem: &'static str,
     },
+}
+
+/// Modbus application protocol 1.1b3, section 7.
+fn named(exception: u8) -> &'static str {
+    match exception {
+        0x01 => "illegal function",
+        0x02 => "illegal data address",
+        0x03 => "illegal data value",
+        0x04 => "device failure",
+        0x05 => "acknowledged, takes long",
+        0x06 => "device busy",
+        0x08 => "memory parity error",
+        0x0A => "gateway path unavailable",
+        0x0B => "gateway target failed to respond",
+        _ => "the maker's own",
+    }
 }
 
 /// Why a line or endpoint cannot be opened, and what to do about it.
@@ -156,7 +185,8 @@ impl OpenError {
             ErrorKind::Io(io::ErrorKind::NotFound) => missing(port, &adapters(Path::new(BY_ID))),
             ErrorKind::Io(io::ErrorKind::PermissionDenied) => OpenError::new(
                 "permission denied",
-                "let tapgate use it: sudo adduser tapgate dialout, then systemctl restart tapgate",
+                "let tapgate use it: sudo adduser tapgate dialout, then systemctl restart tapgate \
+                 (by hand: sudo)",
             ),
             ErrorKind::NoDevice => held(port, holder(port)),
             ErrorKind::InvalidInput | ErrorKind::Unknown | ErrorKind::Io(_) => OpenError::new(
@@ -173,7 +203,7 @@ fn missing(port: &Path, adapters: &[String]) -> OpenError {
         Err(_) => "there is no such port",
     };
     let advice = match adapters {
-        [] => "plug the adapter in; none is there now".into(),
+        [] => "plug the adapter in, none is there now".into(),
         some => {
             let proposals = some.iter().take(PROPOSALS).cloned().collect::<Vec<_>>().join(", ");
             format!("plug the adapter in, or set port to one that is there: {proposals}")
@@ -256,7 +286,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "bus laundry cannot be opened at /dev/serial/by-id/usb-X: permission denied; let \
-             tapgate use it: sudo adduser tapgate dialout, then systemctl restart tapgate"
+             tapgate use it: sudo adduser tapgate dialout, then systemctl restart tapgate \
+             (by hand: sudo)"
         );
         let there = ["/dev/serial/by-id/usb-Y".to_owned()];
         assert_eq!(

@@ -48,6 +48,8 @@ pub struct UnitHealth {
     pub state: UnitState,
     /// The last error since the start, even if all is well again.
     pub last_error: Option<String>,
+    /// What it refuses of all that stations live by, though it answers.
+    pub trouble: Option<String>,
     /// What it has done.
     pub figures: Figures,
     /// How long the last answer took.
@@ -159,15 +161,16 @@ impl Pulse {
     }
 }
 
-/// The unit that is down and is to be asked next, by its index, and from when on.
+/// The silent unit that is to be asked next, by its index, and from when on.
 pub(super) fn next_probe<'p>(
     pulses: impl Iterator<Item = &'p Pulse>,
     silence: Silence,
     now: Instant,
 ) -> Option<(usize, Instant)> {
-    let down = pulses.enumerate().filter(|(_, pulse)| pulse.state == UnitState::Down);
+    let silent = |pulse: &Pulse| matches!(pulse.state, UnitState::Suspect | UnitState::Down);
+    let silent = pulses.enumerate().filter(|(_, pulse)| silent(pulse));
     let at = |pulse: &Pulse| pulse.askable_at(silence).max(now);
-    let next = down.min_by_key(|(_, pulse)| (at(pulse), pulse.turn()));
+    let next = silent.min_by_key(|(_, pulse)| (at(pulse), pulse.turn()));
     next.map(|(unit, pulse)| (unit, at(pulse)))
 }
 

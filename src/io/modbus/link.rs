@@ -126,6 +126,8 @@ pub(super) struct Link {
     /// Units that may still answer an old question, until when.
     doubts: BTreeMap<u8, Instant>,
     last: Option<(Likeness, Instant)>,
+    /// When the last request went out.
+    asked_at: Instant,
     transaction: u16,
     unanswered: u32,
     attempts: u32,
@@ -170,6 +172,7 @@ impl Link {
             free_at: Instant::now(),
             doubts: BTreeMap::new(),
             last: None,
+            asked_at: Instant::now(),
             // Not where the last daemon began: a gateway may still answer that one.
             transaction: std::process::id() as u16,
             unanswered: 0,
@@ -190,6 +193,11 @@ impl Link {
     /// How often the far side was lost: whatever it had been told may be forgotten.
     pub(super) fn losses(&self) -> u64 {
         self.losses
+    }
+
+    /// When the last request went out.
+    pub(super) fn asked_at(&self) -> Instant {
+        self.asked_at
     }
 
     /// Until when this unit cannot be asked, since it may still answer an old question.
@@ -278,6 +286,7 @@ impl Link {
         let at = self.at(question);
         let Some(wire) = self.wire.as_mut() else { return Err(self.unreachable()) };
         self.transaction = self.transaction.wrapping_add(1);
+        self.asked_at = Instant::now();
         let (number, request) = (self.transaction, &question.request);
         // Unit and checksum around both.
         let bytes = request.length() + request.answer_length() + 6;

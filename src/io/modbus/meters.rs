@@ -75,7 +75,6 @@ impl Line {
         urgent: bool,
         reading: &mut Reading,
     ) -> Result<(), BusError> {
-        self.give_up_if_due(unit).await;
         if !self.may_ask(unit, urgent) {
             return Ok(());
         }
@@ -99,7 +98,6 @@ impl Line {
         urgent: bool,
         reading: &mut Reading,
     ) -> Result<(), BusError> {
-        self.give_up_if_due(unit).await;
         if !self.may_ask(unit, urgent) {
             return Ok(());
         }
@@ -116,7 +114,7 @@ impl Line {
             return Ok(());
         }
         let profile = self.plan.units[unit].profile.clone();
-        let (values, outcome) = self.read(unit, &[SERIAL_NUMBER], urgent).await;
+        let (values, outcome) = self.read_if_any(unit, &[SERIAL_NUMBER], urgent).await;
         match outcome {
             Err(error) if error.is_silence() || error.is_of_bus() => return Err(error),
             Err(error) => tracing::debug!("no serial number: {error}"),
@@ -206,7 +204,7 @@ impl Line {
         if self.may_ask(unit, false) && self.prepare(unit, false).await.is_ok() {
             let value = Number::from(heartbeat.value);
             // A refused or unanswered heartbeat is in the unit's health; the next one is soon.
-            drop(self.write(unit, &heartbeat.point, value, false).await);
+            drop(self.write_patiently(unit, &heartbeat.point, value, false).await);
         }
     }
 }

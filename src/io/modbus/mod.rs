@@ -45,7 +45,7 @@ use crate::config::wiring::Wiring;
 use crate::core::event::{Pace, Reading, SwitchReport};
 use crate::core::ids::{BusId, DeviceId, StationId};
 use bus::Line;
-pub use console::{Direct, Visitor, bus_of, encoded, protected, shown, span};
+pub use console::{Direct, Visitor, bus_of, encoded, gap_of_strangers, protected, shown, span};
 pub use error::{At, BusError, OpenError};
 pub use health::{BusHealth, UnitAndBus, UnitHealth, UnitState};
 use plan::BusPlan;

@@ -45,6 +45,19 @@ impl Request {
         }
     }
 
+    /// What it is about, for messages.
+    pub(super) fn label(&self) -> String {
+        let table = match self {
+            Request::ReadCoils(..) | Request::WriteSingleCoil(..) => "coil",
+            Request::ReadDiscreteInputs(..) => "discrete",
+            Request::ReadInputRegisters(..) => "input",
+            Request::ReadHoldingRegisters(..)
+            | Request::WriteSingleRegister(..)
+            | Request::WriteMultipleRegisters(..) => "holding",
+        };
+        format!("{table} {}", self.fields().0)
+    }
+
     /// Bytes of the request, function included.
     pub(super) fn length(&self) -> usize {
         match self {

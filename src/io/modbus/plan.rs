@@ -1,9 +1,11 @@
 //! What hangs on one bus and which stations it serves, resolved once from the wiring; and which
 //! points are read together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::schedule::Duty;
 use crate::config::profile::{Point, Profile, Table};
 use crate::config::wiring::{Bus, Control, Device, PointRef, StationWiring, Wiring};
 use crate::core::ids::{BusId, DeviceId, StationId};
@@ -27,6 +29,8 @@ pub(super) struct BusPlan {
     pub(super) bus: Bus,
     pub(super) units: Vec<UnitPlan>,
     pub(super) stations: Vec<StationPlan>,
+    /// Devices that no station needs, with the time that each may take to answer.
+    others: BTreeMap<u8, Duration>,
 }
 
 /// One slave that a station needs.
@@ -104,7 +108,10 @@ impl StationPlan {
 impl BusPlan {
     /// The plan of one bus of a site.
     pub(super) fn new(wiring: &Wiring, bus: &Bus) -> BusPlan {
-        let mut plan = BusPlan { bus: bus.clone(), units: Vec::new(), stations: Vec::new() };
+        let here = wiring.devices.iter().filter(|device| device.bus == bus.id);
+        let others = here.filter_map(|device| Some((device.unit, device.profile.timeout?)));
+        let (units, stations) = (Vec::new(), Vec::new());
+        let mut plan = BusPlan { bus: bus.clone(), units, stations, others: others.collect() };
         for wired in &wiring.stations {
             let station = plan.station(wiring, wired);
             if station.is_here() {
@@ -112,6 +119,22 @@ impl BusPlan {
             }
         }
         plan
+    }
+
+    /// The unit that a duty asks; buttons may be on several.
+    pub(super) fn unit_of(&self, duty: Duty) -> Option<usize> {
+        let station = |index: usize| &self.stations[index];
+        match duty {
+            Duty::Heartbeat(unit) | Duty::Switches(unit) => Some(unit),
+            Duty::Refresh(index) => station(index).switch.as_ref().map(SwitchPlan::unit),
+            Duty::Meter(index) => station(index).meter.or(station(index).vehicle),
+            Duty::Buttons => None,
+        }
+    }
+
+    /// How long a unit that no station needs may take to answer.
+    pub(super) fn timeout_of_other(&self, unit: u8) -> Duration {
+        self.others.get(&unit).copied().unwrap_or(self.bus.timeout)
     }
 
     /// The longest that a device of this bus may take to answer.

@@ -17,6 +17,11 @@ use crate::config::profile::{Point, Profile, Table};
 /// What a unit is asked to see whether it answers.
 const STANDARD: [&str; 5] = ["energy_import", "power", "vehicle_state", "enable", "current_limit"];
 
+/// A device that says it is busy is asked again after this (Modbus practice: 0.2 to 1 s).
+pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(200);
+/// So often in a row; then it counts as an answer that is none.
+pub(super) const BUSY_MAX: u32 = 5;
+
 /// A read that was left at a device's pauses goes on within this time and twice what they take,
 /// else it begins anew: the values of one reading belong together.
 const PARKED_FOR: Duration = Duration::from_secs(2);
@@ -26,6 +31,8 @@ const PARKED_FOR: Duration = Duration::from_secs(2);
 pub(super) struct Parked {
     names: Vec<String>,
     values: Values,
+    /// How it ended for what was refused so far.
+    outcome: Result<(), BusError>,
     todo: VecDeque<Block>,
     until: Instant,
 }
@@ -69,15 +76,31 @@ impl Line {
         pulse.may_be_asked(Instant::now(), self.silence) || urgent && pulse.state != UnitState::Down
     }
 
-    /// A suspect that others' silence keeps from its second chance is down after a while.
-    pub(super) async fn give_up_if_due(&mut self, unit: usize) {
-        let change = self.units[unit].pulse.given_up(Instant::now());
-        self.tell_change(unit, change, None).await;
+    /// Suspects that others' silence keeps from their second chance are down after a while.
+    pub(super) async fn give_up_suspects(&mut self) {
+        for unit in 0..self.units.len() {
+            let change = self.units[unit].pulse.given_up(Instant::now());
+            self.tell_change(unit, change, None).await;
+        }
+    }
+
+    /// Reads points that stations live by: what a unit refuses of them is known until it does not.
+    pub(super) async fn read(
+        &mut self,
+        unit: usize,
+        names: &[&str],
+        urgent: bool,
+    ) -> (Values, Result<(), BusError>) {
+        let (values, outcome) = self.read_if_any(unit, names, urgent).await;
+        if !self.deferred {
+            self.status.units()[unit].note_outcome(names, outcome.as_ref().err());
+        }
+        (values, outcome)
     }
 
     /// Reads points of one unit with as few requests as its profile allows. Stops at a silence;
     /// what was refused is left out. While the device needs a pause others are asked.
-    pub(super) async fn read(
+    pub(super) async fn read_if_any(
         &mut self,
         unit: usize,
         names: &[&str],
@@ -87,21 +110,20 @@ impl Line {
         let now = Instant::now();
         let fresh = |parked: &Parked| parked.names == names && now < parked.until;
         let parked = self.units[unit].parked.take().filter(|_| !urgent).filter(fresh);
-        let (mut values, mut todo, until) = match parked {
-            Some(parked) => (parked.values, parked.todo, parked.until),
+        let (mut values, mut outcome, mut todo, until) = match parked {
+            Some(parked) => (parked.values, parked.outcome, parked.todo, parked.until),
             None => {
                 let todo = VecDeque::from(blocks(&profile, names, self.units[unit].apart));
                 let pauses = profile.min_gap * 2 * todo.len() as u32;
-                (Values::default(), todo, now + PARKED_FOR + pauses)
+                (Values::default(), Ok(()), todo, now + PARKED_FOR + pauses)
             }
         };
-        let mut outcome = Ok(());
         while let Some(block) = todo.pop_front() {
             if !urgent && self.units[unit].free_at > Instant::now() {
                 let at = self.at(unit, &block.points.join("+"));
                 todo.push_front(block);
                 let names = names.iter().map(|name| name.to_string()).collect();
-                self.units[unit].parked = Some(Parked { names, values, todo, until });
+                self.units[unit].parked = Some(Parked { names, values, outcome, todo, until });
                 self.deferred = true;
                 return (Values::default(), Err(BusError::Deferred { at }));
             }
@@ -115,6 +137,10 @@ impl Line {
                         .iter()
                         .filter_map(|name| Some(Block::alone(name, profile.points.get(name)?)));
                     each.rev().for_each(|block| todo.push_front(block));
+                }
+                Err(BusError::Busy { .. }) if self.units[unit].busy < BUSY_MAX => {
+                    self.units[unit].free_at = Instant::now() + BUSY_PAUSE;
+                    todo.push_front(block);
                 }
                 Err(error @ BusError::Deferred { .. }) => return (Values::default(), Err(error)),
                 Err(error) if error.is_silence() || error.is_of_bus() => {
@@ -162,6 +188,24 @@ impl Line {
         outcome.map(drop)
     }
 
+    /// The same, for as long as the device is busy but not for ever.
+    pub(super) async fn write_patiently(
+        &mut self,
+        unit: usize,
+        name: &str,
+        value: Number,
+        urgent: bool,
+    ) -> Result<(), BusError> {
+        loop {
+            match self.write(unit, name, value, urgent).await {
+                Err(BusError::Busy { .. }) if self.units[unit].busy < BUSY_MAX => {
+                    self.units[unit].free_at = Instant::now() + BUSY_PAUSE;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Sends the start-up writes of a unit that was lost since they were last sent. A refused one
     /// does not keep the unit from its work.
     pub(super) async fn prepare(&mut self, unit: usize, urgent: bool) -> Result<(), BusError> {
@@ -170,7 +214,8 @@ impl Line {
         }
         let profile = self.plan.units[unit].profile.clone();
         for write in profile.startup.iter().skip(self.units[unit].prepared) {
-            match self.write(unit, &write.point, Number::from(write.value), urgent).await {
+            match self.write_patiently(unit, &write.point, Number::from(write.value), urgent).await
+            {
                 Err(error) if error.is_silence() || error.is_of_bus() => return Err(error),
                 Err(error) => tracing::warn!("start-up write: {error}"),
                 Ok(()) => {}

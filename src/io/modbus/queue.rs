@@ -84,11 +84,11 @@ impl Job {
     }
 
     /// Opening before closing before reading (also reading back) before lamps.
-    fn lane(&self) -> usize {
+    pub(super) fn lane(&self) -> usize {
         match self {
-            Job::Open(_) => 0,
-            Job::Close(_) => 1,
-            Job::Confirm { .. }
+            Job::Open(_) | Job::Confirm { written: false, closed: false, .. } => 0,
+            Job::Close(_) | Job::Confirm { written: false, closed: true, .. } => 1,
+            Job::Confirm { written: true, .. }
             | Job::ReadSwitch(_)
             | Job::ReadMeter(_)
             | Job::ReadRegister(_)
@@ -157,8 +157,9 @@ impl Orders {
     }
 
     /// Whether anything waits in the most urgent `lanes`.
-    pub(super) fn waits(&self, lanes: usize) -> bool {
-        self.lanes.iter().take(lanes).any(|lane| !lane.is_empty())
+    pub(super) fn waits(&self, lanes: usize, now: Instant) -> bool {
+        let due = |(due, job): &(Instant, Job)| *due <= now && job.lane() < lanes;
+        self.lanes.iter().take(lanes).any(|lane| !lane.is_empty()) || self.later.iter().any(due)
     }
 
     /// The most urgent job.

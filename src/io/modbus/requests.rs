@@ -6,15 +6,13 @@ use tokio::time::{Instant, sleep_until};
 
 use super::FieldEvent;
 use super::bus::{Line, Unit};
+use super::console::gap_of_strangers;
 use super::error::{At, BusError};
-use super::health::Change;
+use super::health::{Change, UnitState};
 use super::link::{Answer, Question, Request};
 use super::queue::Visit;
 use super::schedule::Duty;
 use crate::core::event::{Reading, SwitchReport};
-
-/// The point of a request that names none.
-const BY_HAND: &str = "by hand";
 
 impl Line {
     /// Asks one unit, and takes note of how it fares. Up to the first byte on the line something
@@ -34,8 +32,9 @@ impl Line {
             self.deferred = true;
             return Err(BusError::Deferred { at: self.at(unit, point) });
         }
-        let begun = Instant::now();
         let outcome = self.link.ask(&question, urgent).await;
+        // Neither opening the line nor finding it closed is the device's latency.
+        let begun = self.link.asked_at();
         let doubtful = self.link.doubtful_until(question.unit).unwrap_or(begun);
         self.units[unit].free_at = doubtful.max(Instant::now() + min_gap);
         self.note_request(&outcome, begun).await;
@@ -43,16 +42,22 @@ impl Line {
         outcome
     }
 
-    /// Waits until this moment; false as soon as something more urgent is ordered.
+    /// Waits until this moment; false as soon as something more urgent is ordered, and while there
+    /// is a wait, something as urgent.
     pub(super) async fn idle_until(&mut self, until: Instant) -> bool {
         loop {
-            if self.inbox.orders().waits(self.yields_to) {
+            let now = Instant::now();
+            let ready = until <= now;
+            let lanes = if ready { self.goes_after } else { self.yields_to };
+            if self.inbox.orders().waits(lanes, now) {
+                self.again_at = until;
                 return false;
             }
-            if until <= Instant::now() {
+            if ready {
                 return true;
             }
-            self.pause(until).await;
+            let due = self.inbox.orders().next_due().filter(|due| *due > now);
+            self.pause(due.map_or(until, |due| due.min(until))).await;
         }
     }
 
@@ -89,14 +94,21 @@ impl Line {
             return;
         }
         let pulse = &mut self.units[unit].pulse;
-        let change = match error {
-            Some(error) if error.is_silence() => pulse.failed(now, &mut self.silence),
-            Some(_) | None => pulse.answered(now),
-        };
+        let suspect = pulse.state == UnitState::Suspect;
         let silent = error.is_some_and(BusError::is_silence);
+        let change = match silent {
+            true => pulse.failed(now, &mut self.silence),
+            false => pulse.answered(now),
+        };
         if silent {
             self.units[unit].forget();
+        } else if suspect {
+            // What it did not answer is asked again now, not after another interval.
+            let plan = &self.plan;
+            self.schedule.hurry(|duty| plan.unit_of(duty) == Some(unit), now);
         }
+        let busy = matches!(error, Some(BusError::Busy { .. }));
+        self.units[unit].busy = if busy { self.units[unit].busy + 1 } else { 0 };
         self.status.units()[unit].count((begun, now), self.units[unit].pulse.state, error);
         self.tell_change(unit, change, error.map(ToString::to_string)).await;
     }
@@ -116,7 +128,8 @@ impl Line {
         let figures = self.status.figures_of(unit);
         match change {
             Change::Down => {
-                let error = error.unwrap_or_else(|| "does not answer".into());
+                let last = || self.status.units()[unit].last_error().map(str::to_owned);
+                let error = error.or_else(last).unwrap_or_else(|| "does not answer".into());
                 self.tell(FieldEvent::UnitDown { bus, unit: number, device, error, figures }).await;
             }
             Change::Back => {
@@ -191,20 +204,31 @@ impl Line {
         let (unit, request) = (visit.unit, visit.request.clone());
         let known = self.plan.units.iter().position(|planned| planned.unit == unit);
         let outcome = match known {
-            Some(index) => self.ask(index, BY_HAND, request, true).await,
-            None => {
-                let timeout = self.plan.bus.timeout;
-                let question = Question { unit, point: BY_HAND.into(), request, timeout };
-                let begun = Instant::now();
-                let outcome = self.link.ask(&question, false).await;
-                self.note_request(&outcome, begun).await;
-                outcome
-            }
+            Some(index) => self.ask(index, &request.label(), request, true).await,
+            None => self.ask_stranger(unit, request).await,
         };
         if self.deferred {
             return self.inbox.orders().let_wait(visit);
         }
         // A command that gave up waiting is gone.
         let _ = visit.reply.send(outcome);
+    }
+
+    /// Asks a unit that no station needs.
+    async fn ask_stranger(&mut self, unit: u8, request: Request) -> Result<Answer, BusError> {
+        let (point, timeout) = (request.label(), self.plan.timeout_of_other(unit));
+        let question = Question { unit, point: point.clone(), request, timeout };
+        let ready_at = self.link.ready_at(&question).max(self.strangers_free_at);
+        if !self.idle_until(ready_at).await {
+            self.deferred = true;
+            let bus = self.plan.bus.id.clone();
+            return Err(BusError::Deferred { at: At { bus, unit, point } });
+        }
+        let outcome = self.link.ask(&question, false).await;
+        self.note_request(&outcome, self.link.asked_at()).await;
+        if !outcome.as_ref().is_err_and(BusError::is_silence) {
+            self.strangers_free_at = Instant::now() + gap_of_strangers(&self.plan.bus);
+        }
+        outcome
     }
 }

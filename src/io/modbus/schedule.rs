@@ -48,8 +48,9 @@ struct Entry {
 /// What goes first when several are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Urgency {
-    /// Heartbeats and buttons.
-    Timed,
+    /// Heartbeats, and set-points that a charger forgets.
+    Heartbeat,
+    Button,
     Running,
     Idle,
 }
@@ -63,7 +64,13 @@ pub(super) struct Schedule {
 impl Schedule {
     /// A duty with an interval of its own (heartbeats, refreshes), due at once.
     pub(super) fn every(&mut self, duty: Duty, interval: Duration, now: Instant) {
-        self.entries.push(Entry { duty, due: now, interval, urgency: Urgency::Timed });
+        let urgency = match duty {
+            Duty::Buttons => Urgency::Button,
+            Duty::Heartbeat(_) | Duty::Refresh(_) | Duty::Meter(_) | Duty::Switches(_) => {
+                Urgency::Heartbeat
+            }
+        };
+        self.entries.push(Entry { duty, due: now, interval, urgency });
     }
 
     /// A poll at idle pace, due at once.
@@ -118,7 +125,7 @@ impl Schedule {
             let starving = entry.urgency == Urgency::Idle && now >= entry.due + PATIENCE;
             (if starving { Urgency::Running } else { entry.urgency }, entry.due)
         })
-        .map(|entry| (entry.duty, entry.urgency == Urgency::Timed))
+        .map(|entry| (entry.duty, entry.urgency <= Urgency::Button))
     }
 
     /// When the next duty is due and its device may be asked.
@@ -189,14 +196,18 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_go_before_polls() {
+    fn heartbeats_go_before_buttons_and_both_before_polls() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         schedule.poll(Duty::Meter(0), start);
-        schedule.every(Duty::Heartbeat(0), Duration::from_secs(5), start);
+        schedule.watch_buttons(true, start);
+        let (due, later) = (start + Duration::from_secs(1), start + Duration::from_secs(2));
+        schedule.every(Duty::Heartbeat(0), Duration::from_secs(5), due);
 
-        assert_eq!(schedule.next(start, always), Some((Duty::Heartbeat(0), true)));
+        assert_eq!(schedule.next(later, always), Some((Duty::Heartbeat(0), true)));
         schedule.done(Duty::Heartbeat(0), start, start);
+        assert_eq!(schedule.next(later, always), Some((Duty::Buttons, true)));
+        schedule.watch_buttons(false, later);
         assert_eq!(schedule.next(start, always), Some((Duty::Meter(0), false)));
         schedule.done(Duty::Meter(0), start, start);
         assert_eq!(schedule.next(start, always), None);

@@ -1,7 +1,9 @@
 //! What others see of a bus.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -34,6 +36,10 @@ pub(super) struct UnitAccount {
     device: DeviceId,
     pub(super) state: UnitState,
     last_error: Option<String>,
+    /// What it answered with an exception when it was last asked, by what was read or written: as
+    /// many as there are things that a bus does by itself.
+    troubles: BTreeMap<String, String>,
+    warnings: Warnings,
     latency_ms: Option<u32>,
     tally: Tally,
 }
@@ -55,6 +61,8 @@ impl Status {
             device: unit.device.clone(),
             state: UnitState::Unknown,
             last_error: None,
+            troubles: BTreeMap::new(),
+            warnings: Warnings { since: now, count: 0 },
             latency_ms: None,
             tally: Tally::new(now),
         });
@@ -75,6 +83,7 @@ impl Status {
             device: account.device.clone(),
             state: account.state,
             last_error: account.last_error.clone(),
+            trouble: account.troubles.values().next().cloned(),
             figures: account.tally.figures(now),
             latency_ms: account.latency_ms,
         };
@@ -97,6 +106,17 @@ impl Status {
     }
 }
 
+/// How much of a minute's warnings of one unit reached the journal: a noisy line fills no disk.
+#[derive(Debug)]
+struct Warnings {
+    since: Instant,
+    count: u32,
+}
+
+/// New errors of one unit that go to the journal in [`WARNING_SPAN`].
+const WARNINGS_MAX: u32 = 6;
+const WARNING_SPAN: Duration = Duration::from_secs(60);
+
 impl UnitAccount {
     /// Takes note of a request between two moments. An error that is new goes to the journal.
     pub(super) fn count(
@@ -110,12 +130,35 @@ impl UnitAccount {
         self.tally.count((begun, ended), error.is_some(), answered);
         match error.map(ToString::to_string) {
             Some(text) => {
-                if self.last_error.as_ref() != Some(&text) {
+                if self.last_error.as_ref() != Some(&text) && self.warnings.admit(ended) {
                     tracing::warn!("{text}");
                 }
                 self.last_error = Some(text);
             }
             None => self.latency_ms = u32::try_from((ended - begun).as_millis()).ok(),
         }
+    }
+
+    /// Takes note of how it ended to read or write what stations live by.
+    pub(super) fn note_outcome(&mut self, what: &[&str], error: Option<&BusError>) {
+        match error {
+            None => drop(self.troubles.remove(&what.join("+"))),
+            Some(error) if error.is_silence() || error.is_of_bus() => {}
+            Some(error) => drop(self.troubles.insert(what.join("+"), error.to_string())),
+        }
+    }
+
+    pub(super) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+}
+
+impl Warnings {
+    fn admit(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.since) >= WARNING_SPAN {
+            *self = Warnings { since: now, count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        self.count <= WARNINGS_MAX
     }
 }

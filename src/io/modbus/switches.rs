@@ -8,6 +8,7 @@ use super::bus::{Line, StationState};
 use super::codec::{self, Number};
 use super::error::BusError;
 use super::plan::{FeedbackPlan, Spot, SwitchPlan};
+use super::points::{BUSY_MAX, BUSY_PAUSE};
 use super::queue::Job;
 use super::schedule::Duty;
 use crate::config::profile::Profile;
@@ -15,9 +16,6 @@ use crate::core::event::{Pace, SwitchReport};
 
 /// A switch is written once, and once more where that was not confirmed: all writes are absolute.
 const WRITE_ATTEMPTS: u32 = 2;
-
-/// A device that says it is busy is asked again after this (Modbus practice: 0.2 to 1 s).
-const BUSY_PAUSE: Duration = Duration::from_millis(200);
 
 /// A contactor takes some 20 to 60 ms to follow its relay: its feedback is read this often.
 const FEEDBACK_READS: u32 = 6;
@@ -69,12 +67,16 @@ impl Line {
         let outcome = self.write_switch(&switch, closed).await;
         let now = Instant::now();
         if std::mem::take(&mut self.deferred) {
-            return self.resume_switch(station, closed, false, attempts - 1, now);
+            return self.resume_switch(station, closed, false, attempts - 1, self.again_at);
         }
         self.inbox.orders().hold_until = None;
+        let what = ["switch", self.plan.stations[station].station.as_str()];
+        self.status.units()[switch.unit()].note_outcome(&what, outcome.as_ref().err());
         let again = match outcome {
             Ok(()) => return self.resume_switch(station, closed, true, attempts, now),
-            Err(BusError::Busy { .. }) => Some(now + BUSY_PAUSE),
+            Err(BusError::Busy { .. }) if self.units[switch.unit()].busy < BUSY_MAX => {
+                return self.resume_switch(station, closed, false, attempts - 1, now + BUSY_PAUSE);
+            }
             Err(error) if error.is_of_bus() => None,
             Err(error) => {
                 tracing::debug!("switch not written: {error}");
@@ -120,7 +122,6 @@ impl Line {
             .filter_map(|(index, station)| Some((index, station.switch.clone()?)))
             .filter(|(_, switch)| switch.unit() == unit)
             .collect();
-        self.give_up_if_due(unit).await;
         let ready = self.may_ask(unit, false) && self.prepare(unit, false).await.is_ok();
         let relays: Vec<&str> = on_unit
             .iter()
@@ -331,13 +332,8 @@ impl Line {
 
     /// A charger that was lost may have forgotten its set-point.
     pub(super) fn hurry_refresh(&mut self, unit: usize) {
-        let stations = &self.plan.stations;
-        let concerned = |duty| match duty {
-            Duty::Refresh(station) => {
-                stations[station].switch.as_ref().is_some_and(|switch| switch.unit() == unit)
-            }
-            Duty::Heartbeat(_) | Duty::Buttons | Duty::Meter(_) | Duty::Switches(_) => false,
-        };
+        let plan = &self.plan;
+        let concerned = |duty| matches!(duty, Duty::Refresh(_)) && plan.unit_of(duty) == Some(unit);
         self.schedule.hurry(concerned, Instant::now());
     }
 

@@ -23,6 +23,8 @@ struct Registers {
     requests: Vec<(u8, u16, u16)>,
     without_function_6: bool,
     hole: Option<u16>,
+    /// So many requests are answered with exception 06.
+    busy: u32,
     hang_up: bool,
 }
 
@@ -33,6 +35,10 @@ impl Registers {
         let word = |at: usize| u16::from_be_bytes([pdu[at], pdu[at + 1]]);
         let (function, address, value) = (pdu[0], word(1), word(3));
         self.requests.push((function, address, value));
+        if self.busy > 0 {
+            self.busy -= 1;
+            return vec![function | 0x80, 6];
+        }
         match function {
             3 if self.hole.is_some_and(|hole| (address..address + value).contains(&hole)) => {
                 vec![0x83, 2]
@@ -305,4 +311,53 @@ async fn a_charger_without_enable_is_stopped_by_its_limit() {
     bench.switched(SwitchReport::Open { feedback: None }).await;
 
     assert_eq!(bench.registers.lock().expect("not poisoned").words[&301], 0);
+}
+
+#[tokio::test]
+async fn a_charger_that_is_busy_at_first_is_set_up_all_the_same() {
+    let mut bench = Bench::new(charger(), Registers { busy: 3, ..Registers::default() }).await;
+
+    bench.writes(401, 1).await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_busy_for_a_moment_is_asked_again_and_is_not_silent() {
+    let mut bench = Bench::new(charger(), Registers::default()).await;
+    bench.until(|event| matches!(event, FieldEvent::Meter { .. })).await;
+
+    for urgent in [true, false] {
+        bench.registers.lock().expect("not poisoned").busy = 3;
+        bench.field.send(match urgent {
+            true => FieldCommand::ReadRegister("charger-13".into()),
+            false => FieldCommand::Pace("charger-13".into(), Pace::Running),
+        });
+        let told = |event: &FieldEvent| {
+            matches!(event, FieldEvent::Meter { .. } | FieldEvent::MeterSilent { .. })
+        };
+        let event = bench.until(told).await;
+        assert!(matches!(event, FieldEvent::Meter { .. }), "{event:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_unit_refuses_is_known_for_as_long_as_it_does() {
+    let registers = Registers { hole: Some(254), ..Registers::default() };
+    let mut bench = Bench::new(charger(), registers).await;
+    bench.until(|event| matches!(event, FieldEvent::Meter { .. })).await;
+
+    let health = bench.field.health().remove(0);
+    let trouble = health.trouble.unwrap_or_default();
+    assert_eq!(health.state, UnitState::Ok, "it answers");
+    for words in ["bus garage unit 7 power", "exception 02 (illegal data address)", "profile"] {
+        assert!(trouble.contains(words), "{trouble}");
+    }
+
+    bench.registers.lock().expect("not poisoned").hole = None;
+    bench.field.send(FieldCommand::ReadMeter("charger-13".into()));
+    let whole = |event: &FieldEvent| match event {
+        FieldEvent::Meter { reading, .. } => reading.power_mw.is_some(),
+        _ => false,
+    };
+    bench.until(whole).await;
+    assert_eq!(bench.field.health().remove(0).trouble, None);
 }

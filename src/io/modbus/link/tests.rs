@@ -199,7 +199,9 @@ async fn rtu_listens_to_a_line_that_somebody_else_left_before_it_asks() {
         far
     });
 
+    let begun = Instant::now();
     assert_eq!(link.ask(&question(20, 2, PATIENT), false).await.expect("answered"), new_words());
+    assert!(link.asked_at() >= begun + QUIET, "listening is no latency of the device");
     drop(peer.await.expect("the peer is done"));
 }
 
