@@ -2,6 +2,8 @@
 //! without it.
 #![cfg(feature = "demo")]
 
+#[path = "bus_cli/far.rs"]
+mod far;
 #[path = "bus_cli/live.rs"]
 mod live;
 
@@ -213,7 +215,7 @@ fn says_what_is_wrong_with_a_request_and_what_to_do() {
             (&["bus", "read", "--raw", "laundry", "1", "coil", "0", "0"], 1, "1 to 2000 at once"),
             (&["bus", "read", "--raw", "laundry", "1", "coil", "77"], 1, "exception 02"),
             (&["meter", "read", "washer-9"], 64, "the config has: washer-1"),
-            (&["bus", "scan", "laundry", "--units", "0-3"], 64, "unit ids 1 to 247"),
+            (&["bus", "scan", "laundry", "--units", "1-300"], 64, "no range of unit ids"),
         ];
         for (arguments, code, words) in cases {
             let (exit, text) = laundry.refusal(arguments);

@@ -12,7 +12,7 @@ use crate::config::profile::Point;
 use crate::config::wiring::Device;
 use crate::core::ids::BusId;
 use crate::io::modbus;
-use crate::protocol::control::{BusAnswer, BusOrder};
+use crate::protocol::control::{BusAnswer, BusFailure, BusOrder};
 
 #[derive(Subcommand)]
 pub(super) enum BusCommand {
@@ -22,9 +22,10 @@ pub(super) enum BusCommand {
     Scan {
         /// The bus, as in the config (default: all)
         bus: Option<String>,
-        /// Unit ids to ask, such as 1-32 or 1,11-16
-        #[arg(long, value_name = "UNITS", default_value = "1-32", value_parser = scan::units)]
-        units: scan::Units,
+        /// Unit ids to ask, such as 1-32 or 1,11-16 (default: 1-32, those that known devices are
+        /// delivered with, and those in the config)
+        #[arg(long, value_name = "UNITS", value_parser = scan::units)]
+        units: Option<scan::Units>,
         #[command(flatten)]
         format: Format,
     },
@@ -72,7 +73,7 @@ pub(super) fn run(config: &std::path::Path, command: BusCommand) -> ExitCode {
     };
     let outcome = match command {
         BusCommand::Scan { bus, units, format } => {
-            scan::run(&mut console, bus.as_deref(), &units, format.json)
+            scan::run(&mut console, bus.as_deref(), units.as_ref(), format.json)
         }
         BusCommand::Read { raw: false, what, format } => match what.as_slice() {
             [device, point] => read(&mut console, device, point, format.json),
@@ -92,7 +93,8 @@ fn read(console: &mut Console, device: &str, name: &str, json: bool) -> Result<E
     if !point.readable {
         return Err(usage(&format!("{}/{name} is write-only in its profile", device.id)));
     }
-    let shown = console.read(&device, point).map_err(|failure| refuse(&failure))?;
+    let at = format!("{}/{name}", device.id);
+    let shown = console.read(&device, point).map_err(|failure| refuse_at(&at, failure))?;
     let unit = point.unit.as_deref().unwrap_or("");
     let meaning = shown.value.as_ref().and_then(|value| point.values.get(value));
     if json {
@@ -163,7 +165,8 @@ fn write(
     {
         return Err(usage(&reason));
     }
-    console.ask(&device.bus, device.unit, order).map_err(|failure| refuse(&failure))?;
+    let asked = console.ask(&device.bus, device.unit, order);
+    asked.map_err(|failure| refuse_at(&format!("{}/{name}", device.id), failure))?;
     // Not every device shows what was written.
     let after = point.readable.then(|| console.read(&device, point).ok()).flatten();
     let after = after.and_then(|shown| shown.value);
@@ -175,6 +178,10 @@ fn write(
         println!("{}/{name} written{reads}", device.id);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn refuse_at(at: &str, failure: BusFailure) -> ExitCode {
+    refuse(&BusFailure { message: format!("{at}: {}", failure.message), ..failure })
 }
 
 fn point_of<'d>(device: &'d Device, name: &str) -> Result<&'d Point, ExitCode> {

@@ -38,6 +38,8 @@ pub(super) struct Shown {
     /// In the point's unit; `None` where the device has no value.
     pub(super) value: Option<String>,
     pub(super) raw: BusAnswer,
+    /// The power of ten that the device gave it, where the profile has one.
+    pub(super) exponent: Option<i64>,
 }
 
 impl Console {
@@ -122,9 +124,11 @@ impl Console {
         let mut devices = wiring.devices.iter();
         let known = devices.find(|device| device.bus == *bus && device.unit == unit);
         let timeout = known.and_then(|device| device.profile.timeout).unwrap_or(planned.timeout);
+        let gap = known.map(|device| device.profile.min_gap);
+        let gap = gap.unwrap_or_else(|| modbus::gap_of_strangers(planned));
         let _entered = runtime.enter();
         let line = lines.entry(bus.clone()).or_insert_with(|| Direct::new(planned, slowest));
-        runtime.block_on(line.ask(unit, &order, timeout))
+        runtime.block_on(line.ask(unit, &order, (timeout, gap)))
     }
 
     /// Reads a point of a device, with all that its value is made of.
@@ -148,7 +152,7 @@ impl Console {
             }
             None => None,
         };
-        Ok(Shown { value: modbus::shown(point, &raw, exponent), raw })
+        Ok(Shown { value: modbus::shown(point, &raw, exponent), raw, exponent })
     }
 }
 

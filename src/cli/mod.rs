@@ -11,6 +11,7 @@ mod console;
 mod csv;
 mod doctor;
 mod identity;
+mod interview;
 mod ledger;
 mod meter;
 mod pages;
@@ -30,8 +31,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::library::DEFAULT_FOLDER;
-use crate::daemon;
+use crate::{config, daemon};
 
 /// Usage errors (sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -233,20 +233,22 @@ enum ProfilesCommand {
     /// List all profiles, built-in ones and those of the site
     #[command(after_help = "Example:\n  tapgate profiles list")]
     List {
-        /// Where the site's own profiles lie
-        #[arg(long, value_name = "FOLDER", default_value = DEFAULT_FOLDER)]
-        folder: PathBuf,
+        /// Where the site's own profiles lie (default: as the config says)
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
         #[command(flatten)]
         format: Format,
     },
     /// Show one profile as TOML, to start one's own from
     #[command(after_help = "Example:\n  tapgate profiles show eastron-sdm120 > my-meter.toml")]
     Show {
-        /// Where the site's own profiles lie
-        #[arg(long, value_name = "FOLDER", default_value = DEFAULT_FOLDER)]
-        folder: PathBuf,
+        /// Where the site's own profiles lie (default: as the config says)
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
         /// Its name, as in the list
         name: String,
+        #[command(flatten)]
+        format: Format,
     },
     /// Check a profile file: all errors at once
     #[command(
@@ -255,6 +257,8 @@ enum ProfilesCommand {
     Check {
         /// The file
         file: PathBuf,
+        #[command(flatten)]
+        format: Format,
     },
 }
 
@@ -329,9 +333,15 @@ pub fn main() -> ExitCode {
         Command::Ledger { command } => ledger::run(&config, command),
         Command::Identity { format } => identity::run(&config, format.json),
         Command::Profiles { command } => match command {
-            ProfilesCommand::List { folder, format } => profiles::list(&folder, format.json),
-            ProfilesCommand::Show { folder, name } => profiles::show(&folder, &name),
-            ProfilesCommand::Check { file } => profiles::check(&file),
+            ProfilesCommand::List { folder, format } => {
+                profiles::list(&profiles::folder(folder, &config), format.json)
+            }
+            ProfilesCommand::Show { folder, name, format } => {
+                profiles::show(&profiles::folder(folder, &config), &name, format.json)
+            }
+            ProfilesCommand::Check { file, format } => {
+                profiles::check(&file, &config::profiles_folder(&config), format.json)
+            }
         },
         Command::Completions { shell } => pages::completions(Arguments::command(), shell),
         Command::Man { out } => pages::man(Arguments::command(), out.as_deref()),

@@ -1,10 +1,11 @@
 //! `tapgate profiles`: the device models that a config may name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 
+use crate::config;
 use crate::config::library::{self, Library, Shelved};
 use crate::config::problem::Problem;
 use crate::config::profile::{Class, Confidence, OnSilence};
@@ -22,31 +23,61 @@ pub fn list(folder: &Path, json: bool) -> ExitCode {
     })
 }
 
+/// The folder that was named, else the one of the config.
+pub fn folder(named: Option<PathBuf>, config_file: &Path) -> PathBuf {
+    named.unwrap_or_else(|| config::profiles_folder(config_file))
+}
+
 /// Prints one profile as its file has it.
-pub fn show(folder: &Path, name: &str) -> ExitCode {
+pub fn show(folder: &Path, name: &str, json: bool) -> ExitCode {
     with_library(folder, |library| match library.find(name) {
+        Some(shelved) if json => {
+            let keys: Option<serde_json::Value> = toml::from_str(&shelved.text).ok();
+            println!("{}", json!({ "origin": origin(shelved), "profile": keys }));
+            ExitCode::SUCCESS
+        }
         Some(shelved) => {
             println!("# {}", origin(shelved));
             print!("{}", shelved.text);
             ExitCode::SUCCESS
         }
         None => {
-            eprintln!("there is no profile `{name}`; `tapgate profiles list` shows all");
+            let similar = library.iter().map(|(known, _)| known).filter(|it| it.contains(name));
+            let similar: Vec<&str> = similar.take(SIMILAR_MAX).collect();
+            let meant = match similar.as_slice() {
+                [] => String::new(),
+                some => format!("did you mean {}? ", some.join(", ")),
+            };
+            eprintln!(
+                "tapgate: there is no profile `{name}`; {meant}`tapgate profiles list` shows all"
+            );
             ExitCode::from(EXIT_USAGE)
         }
     })
 }
 
-/// Checks one profile file.
-pub fn check(file: &Path) -> ExitCode {
+/// So many similar names are proposed.
+const SIMILAR_MAX: usize = 4;
+
+/// Checks one profile file that is to lie in `folder`.
+pub fn check(file: &Path, folder: &Path, json: bool) -> ExitCode {
     match library::read_profile(file) {
+        Ok((profile, _)) if json => {
+            let (name, notes) = (&profile.name, profile.doubts());
+            println!("{}", json!({ "ok": true, "name": name, "errors": [], "notes": notes }));
+            ExitCode::SUCCESS
+        }
         Ok((profile, _)) => {
             println!("OK: {} ({} points)", profile.name, profile.points.len());
             for doubt in profile.doubts() {
                 println!("note: {doubt}");
             }
-            println!("next: copy it to {} and name it in a [[device]]", library::DEFAULT_FOLDER);
+            println!("next: copy it to {} and name it in a [[device]]", folder.display());
             ExitCode::SUCCESS
+        }
+        Err(problems) if json => {
+            println!("{}", json!({ "ok": false, "name": null, "errors": problems, "notes": [] }));
+            ExitCode::from(EXIT_CONFIG)
         }
         Err(problems) => refuse(&problems),
     }

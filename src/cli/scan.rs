@@ -1,41 +1,43 @@
 //! `tapgate bus scan`: who answers on a bus, and what it may be.
 //!
 //! Only reads. A unit is first asked for one register and one coil, which every device answers, be
-//! it with an exception. Only who answered is asked on, for what profiles name as identifying; a
-//! unit that falls silent or hangs up is left alone.
+//! it with an exception. Only who answered is asked on, see `interview`.
 
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
 use crate::cli::console::{Console, listed, refuse, usage};
+use crate::cli::interview;
 use crate::config::library::Library;
-use crate::config::profile::{Point, Profile};
+use crate::config::profile::Profile;
+use crate::config::wiring::{Bus, Transport};
 use crate::core::ids::BusId;
 use crate::daemon::EXIT_FAILURE;
-use crate::io::modbus;
-use crate::protocol::control::{BusAnswer, BusFailure, BusOrder, FailureKind};
+use crate::protocol::control::{BusFailure, BusOrder, FailureKind};
 
-/// Unit ids that a serial line may have (Modbus over serial line 1.02, section 2.2).
-const UNITS: std::ops::RangeInclusive<u8> = 1..=247;
+/// Unit ids that technicians give.
+const USUAL: std::ops::RangeInclusive<u8> = 1..=32;
 
-/// The point that tells a meter in the right word order.
-const VOLTAGE: &str = "voltage";
+/// So many units that all answer are one device that does not look at unit ids.
+const ONE_FOR_ALL: usize = 8;
 
 /// Unit ids to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Units(Vec<u8>);
+pub(super) struct Units(BTreeSet<u8>);
 
 /// Reads `1-32` or `1,11-16`.
 pub(super) fn units(text: &str) -> Result<Units, String> {
-    let mut units = Vec::new();
+    let mut units = BTreeSet::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let parse = |number: &str| number.trim().parse().ok().filter(|unit| UNITS.contains(unit));
+        let parse = |number: &str| number.trim().parse::<u8>().ok();
         match (parse(first), parse(last)) {
             (Some(first), Some(last)) if first <= last => units.extend(first..=last),
             (Some(_) | None, Some(_) | None) => {
-                return Err(format!("`{part}` is no range of unit ids 1 to 247, such as 1-32"));
+                return Err(format!("`{part}` is no range of unit ids, such as 1-32 or 11"));
             }
         }
     }
@@ -50,18 +52,20 @@ struct Unit {
     device: Option<String>,
     /// Names of profiles that fit.
     profiles: Vec<String>,
+    /// Whatever the unit id, it answers.
+    any_unit: bool,
 }
 
-/// Scans one bus, or all. Exit 1 where nobody answers.
+/// Scans one bus, or all. Exit 1 where nobody answers or a bus is not there.
 pub(super) fn run(
     console: &mut Console,
     bus: Option<&str>,
-    units: &Units,
+    units: Option<&Units>,
     json: bool,
 ) -> Result<ExitCode, ExitCode> {
     let wiring = &console.config.wiring;
-    let all = wiring.buses.iter().map(|bus| bus.id.clone());
-    let buses: Vec<BusId> = all.filter(|id| bus.is_none_or(|name| id.as_str() == name)).collect();
+    let chosen = wiring.buses.iter().filter(|it| bus.is_none_or(|name| it.id.as_str() == name));
+    let buses: Vec<Bus> = chosen.cloned().collect();
     if buses.is_empty() {
         let known = listed(wiring.buses.iter().map(|bus| bus.id.as_str()));
         let asked = bus.unwrap_or("at all");
@@ -70,133 +74,160 @@ pub(super) fn run(
     let folder = &console.config.storage.profiles;
     let library = Library::with_folder(folder, false).unwrap_or_else(|_| Library::built_in());
     let profiles: Vec<&Profile> = library.iter().map(|(_, shelved)| &**shelved.profile()).collect();
-    let mut found = Vec::new();
-    for bus in &buses {
-        scan_bus(console, bus, units, &profiles, &mut found)?;
+    let (mut found, mut unreachable) = (Vec::new(), None);
+    for it in &buses {
+        let units = to_ask(console, it, units, &profiles);
+        if units.is_empty() && bus.is_some() {
+            return Err(usage("unit ids of a serial line are 1 to 247 (0 is for all at once)"));
+        }
+        // The other buses are asked all the same.
+        match scan_bus(console, it, &units, &profiles) {
+            Ok(units) => found.extend(units),
+            Err(failure) => unreachable = Some(refuse(&failure)),
+        }
     }
     match json {
         true => println!("{}", Value::from(found.iter().map(as_json).collect::<Vec<_>>())),
-        false => print!("{}", as_text(&found)),
+        false => print!("{}", as_text(&found, unreachable.is_some())),
     }
-    Ok(if found.is_empty() { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS })
+    let nobody = found.is_empty().then(|| ExitCode::from(EXIT_FAILURE));
+    Ok(unreachable.or(nobody).unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Units that are usual, that devices are delivered with, and that the config has; or as named.
+fn to_ask(
+    console: &Console,
+    bus: &Bus,
+    units: Option<&Units>,
+    profiles: &[&Profile],
+) -> BTreeSet<u8> {
+    // Modbus over serial line 1.02, section 2.2: 0 is broadcast, 248 to 255 are reserved.
+    let valid = match bus.transport {
+        Transport::Rtu(_) | Transport::RtuOverTcp(_) => 1..=247,
+        Transport::Tcp(_) => 0..=255,
+    };
+    let devices = console.config.wiring.devices.iter().filter(|device| device.bus == bus.id);
+    let delivered = profiles.iter().filter_map(|profile| profile.defaults.unit);
+    let likely = || USUAL.chain(delivered).chain(devices.map(|device| device.unit)).collect();
+    let named: BTreeSet<u8> = units.map_or_else(likely, |units| units.0.clone());
+    named.into_iter().filter(|unit| valid.contains(unit)).collect()
 }
 
 fn scan_bus(
     console: &mut Console,
-    bus: &BusId,
-    units: &Units,
+    bus: &Bus,
+    units: &BTreeSet<u8>,
     profiles: &[&Profile],
-    found: &mut Vec<Unit>,
-) -> Result<(), ExitCode> {
-    for (index, unit) in units.0.iter().enumerate() {
-        eprint!("\r{bus}: unit {unit} ({} of {}) ", index + 1, units.0.len());
-        match answers(console, bus, *unit) {
-            Ok(false) => continue,
-            Ok(true) => {}
-            Err(failure) => {
-                eprintln!();
-                return Err(refuse(&failure));
-            }
+) -> Result<Vec<Unit>, BusFailure> {
+    let progress = Progress { bus: &bus.id, live: std::io::stderr().is_terminal() };
+    let (mut present, mut hang_up) = (Vec::new(), Vec::new());
+    for (index, unit) in units.iter().enumerate() {
+        progress.show(*unit, index + 1, units.len());
+        match presence(console, &bus.id, *unit)? {
+            Presence::Registers => present.push((*unit, true)),
+            Presence::Coils => present.push((*unit, false)),
+            Presence::HangsUp => hang_up.push(unit.to_string()),
+            Presence::Silent => {}
         }
+    }
+    if !hang_up.is_empty() {
+        progress.end();
+        eprintln!(
+            "{}: the connection was closed on unit {}: some chargers hang up on what they do not \
+             know; name such a device in the config by its type plate",
+            bus.id,
+            hang_up.join(", ")
+        );
+    }
+    let any_unit = present.len() >= ONE_FOR_ALL
+        && present.len() == units.len()
+        && !matches!(bus.transport, Transport::Rtu(_));
+    let mut found = Vec::new();
+    for (index, (unit, has_registers)) in present.iter().copied().enumerate() {
+        progress.show(unit, index + 1, present.len());
         let mut devices = console.config.wiring.devices.iter();
-        let known = devices.find(|device| device.bus == *bus && device.unit == *unit);
+        let known = devices.find(|device| device.bus == bus.id && device.unit == unit);
         let (device, profiles) = match known {
             Some(device) => (Some(device.id.to_string()), vec![device.profile.name.clone()]),
-            None => (None, proposals(console, bus, *unit, profiles)),
+            // All of them are the first one.
+            None if any_unit && !found.is_empty() => continue,
+            None => (None, interview::proposals(console, &bus.id, (unit, has_registers), profiles)),
         };
-        found.push(Unit { bus: bus.clone(), unit: *unit, device, profiles });
+        found.push(Unit { bus: bus.id.clone(), unit, device, profiles, any_unit });
     }
-    eprintln!();
-    Ok(())
+    progress.end();
+    Ok(found)
+}
+
+/// Whether somebody has a unit id.
+enum Presence {
+    Registers,
+    /// Coils, and silence on registers: a cheap relay board.
+    Coils,
+    /// It closes the connection.
+    HangsUp,
+    Silent,
 }
 
 /// Whether a unit answers anything, be it a refusal. An error only where the bus is not there.
-fn answers(console: &mut Console, bus: &BusId, unit: u8) -> Result<bool, BusFailure> {
+fn presence(console: &mut Console, bus: &BusId, unit: u8) -> Result<Presence, BusFailure> {
     let register = BusOrder::ReadHoldingRegisters { address: 0, count: 1 };
     // Cheap relay boards know coils only and are silent otherwise.
     let coil = BusOrder::ReadCoils { address: 0, count: 1 };
-    for order in [register, coil] {
+    let mut presence = Presence::Silent;
+    for (order, answers) in [(register, Presence::Registers), (coil, Presence::Coils)] {
         match console.ask(bus, unit, order) {
-            Ok(_) => return Ok(true),
+            Ok(_) => return Ok(answers),
             Err(failure) => match failure.kind {
-                FailureKind::Exception => return Ok(true),
-                FailureKind::Silent | FailureKind::Broken => {}
+                FailureKind::Exception => return Ok(answers),
+                FailureKind::Silent => {}
+                FailureKind::Broken => presence = Presence::HangsUp,
                 FailureKind::Unreachable | FailureKind::Refused => return Err(failure),
             },
         }
     }
-    Ok(false)
+    Ok(presence)
 }
 
-/// A silent answer to what a unit does not know is no answer; after so many it is left alone.
-const SILENCES: u32 = 3;
+/// For people who wait; scripts are not told.
+struct Progress<'b> {
+    bus: &'b BusId,
+    live: bool,
+}
 
-/// What tells a model: a point, and whether the words that it shows fit.
-type Mark<'p> = (&'p Point, fn(&Profile, &[u16]) -> bool);
-
-/// Profiles that fit a unit: by their identifying register; where none does, meters whose voltage
-/// reads as one of the grid.
-fn proposals(console: &mut Console, bus: &BusId, unit: u8, profiles: &[&Profile]) -> Vec<String> {
-    let mut silences = 0;
-    for mark in [identifying, grid_voltage] {
-        let mut fitting = Vec::new();
-        for profile in profiles {
-            let Some((point, fits)) = mark(profile) else { continue };
-            match console.ask(bus, unit, modbus::span(point)) {
-                Ok(BusAnswer::Words(words)) if fits(profile, &words) => {
-                    fitting.push(profile.name.clone());
-                }
-                Ok(BusAnswer::Words(_) | BusAnswer::Bits(_) | BusAnswer::Written) => {}
-                Err(failure) => match failure.kind {
-                    FailureKind::Exception | FailureKind::Refused => {}
-                    FailureKind::Silent if silences < SILENCES => silences += 1,
-                    // Some devices close the connection on what they do not know.
-                    FailureKind::Silent | FailureKind::Broken | FailureKind::Unreachable => {
-                        return fitting;
-                    }
-                },
-            }
-        }
-        if !fitting.is_empty() {
-            return fitting;
+impl Progress<'_> {
+    fn show(&self, unit: u8, number: usize, of: usize) {
+        if self.live {
+            eprint!("\r\x1b[K{}: unit {unit} ({number} of {of})", self.bus);
         }
     }
-    Vec::new()
-}
 
-fn identifying(profile: &Profile) -> Option<Mark<'_>> {
-    let point = profile.points.get(&profile.identify.as_ref()?.point)?;
-    Some((point, modbus::is_model))
-}
-
-fn grid_voltage(profile: &Profile) -> Option<Mark<'_>> {
-    let point = profile.points.get(VOLTAGE).filter(|point| point.exponent.is_none())?;
-    Some((point, shows_grid))
-}
-
-fn shows_grid(profile: &Profile, words: &[u16]) -> bool {
-    let point = profile.points.get(VOLTAGE);
-    point.is_some_and(|point| modbus::check_voltage(point, words, None).is_ok())
+    fn end(&self) {
+        if self.live {
+            eprint!("\r\x1b[K");
+        }
+    }
 }
 
 fn as_json(found: &Unit) -> Value {
     json!({ "bus": found.bus.as_str(), "unit": found.unit, "device": found.device,
-        "profiles": found.profiles })
+        "profiles": found.profiles, "any_unit": found.any_unit })
 }
 
-fn as_text(found: &[Unit]) -> String {
-    if found.is_empty() {
+fn as_text(found: &[Unit], unreachable: bool) -> String {
+    if found.is_empty() && !unreachable {
         return "nobody answers; check power, A/B wires, baud rate and parity, and wider --units\n"
             .into();
     }
     let line = |unit: &Unit| {
-        let Unit { bus, unit: number, device, profiles } = unit;
+        let Unit { bus, unit: number, device, profiles, any_unit } = unit;
         let what = match (device, profiles.as_slice()) {
             (Some(device), _) => format!("{device} ({})", profiles.join(", ")),
             (None, []) => "not in the config; tapgate profiles list shows what is known".into(),
             (None, _) => format!("not in the config; may be {}", profiles.join(", ")),
         };
-        format!("{bus} unit {number:>3}: {what}\n")
+        let every = if *any_unit { "; it answers whatever the unit id" } else { "" };
+        format!("{bus} unit {number:>3}: {what}{every}\n")
     };
     found.iter().map(line).collect()
 }
@@ -207,8 +238,8 @@ mod tests {
 
     #[test]
     fn units_are_lists_of_ranges() {
-        assert_eq!(units("1-3,11"), Ok(Units(vec![1, 2, 3, 11])));
-        for wrong in ["", "0", "248", "5-1", "a"] {
+        assert_eq!(units("1-3,11"), Ok(Units(BTreeSet::from([1, 2, 3, 11]))));
+        for wrong in ["", "256", "5-1", "a"] {
             assert!(units(wrong).is_err(), "{wrong}");
         }
     }

@@ -173,7 +173,9 @@ pub fn read_profile(file: &Path) -> Result<(Profile, String), Vec<Problem>> {
 pub(super) fn read_text(file: &Path) -> Result<String, Problem> {
     let bytes = std::fs::read(file).map_err(|error| {
         let help = match error.kind() {
-            std::io::ErrorKind::NotFound => "check the path; --config FILE names another file",
+            std::io::ErrorKind::NotFound => {
+                "check the path; tapgate --config FILE names another config"
+            }
             std::io::ErrorKind::PermissionDenied => "run it with sudo or as a member of its group",
             _ => "check the path and the disk",
         };

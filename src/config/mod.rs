@@ -51,6 +51,14 @@ pub fn control_socket(path: &Path) -> std::io::Result<PathBuf> {
     Ok(socket.map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from))
 }
 
+/// Where the site's own profiles lie by this file, whatever else is wrong with it.
+pub fn profiles_folder(path: &Path) -> PathBuf {
+    let text = std::fs::read_to_string(path).ok();
+    let table: Option<toml::Table> = text.and_then(|text| text.parse().ok());
+    let folder = table.as_ref().and_then(|table| table.get("storage")?.get("profiles")?.as_str());
+    folder.map_or_else(|| library::DEFAULT_FOLDER.into(), PathBuf::from)
+}
+
 /// Checks a config as text against the built-in profiles; no other file is looked at.
 pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     parse_with(text, file, &Library::built_in())

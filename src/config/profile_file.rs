@@ -145,12 +145,19 @@ pub(super) fn baud(section: &Section<'_>) -> Option<u32> {
 
 /// A meter without its register, or a relay board without a relay, is a file cut short.
 fn check_class(file: &Section<'_>, class: &At<Class>, points: &BTreeMap<String, Named>) {
+    // What is there and wrong is reported as such.
+    let written = |name: &str| {
+        let written = file.get("points");
+        written
+            .is_some_and(|entry| entry.value().as_table().is_some_and(|it| it.contains_key(name)))
+    };
+    let has = |name: &str| points.contains_key(name) || written(name);
     let needs = match class.value {
-        Class::Meter => (!points.contains_key("energy_import"))
+        Class::Meter => (!has("energy_import"))
             .then_some(("a meter needs the point `energy_import`", "add [points.energy_import]")),
         Class::Relay => (!points.values().any(|named| named.point.writable))
             .then_some(("a relay board needs a point with access = \"rw\"", RELAY_HELP)),
-        Class::Charger => (!points.contains_key("current_limit"))
+        Class::Charger => (!has("current_limit"))
             .then_some(("a charger needs the point `current_limit`", "add [points.current_limit]")),
         Class::Io => None,
     };

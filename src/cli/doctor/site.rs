@@ -158,22 +158,27 @@ fn examine(console: &mut Console, device: &Device) -> Finding {
     }
 }
 
+/// Errors of a bus end with what to do, behind a semicolon.
 fn unanswering(device: &Device, why: &str) -> Finding {
-    let next = format!(
-        "check its power, wires, unit id and line settings; tapgate bus scan {}",
-        device.bus
-    );
-    Finding::failure(format!("device {}", device.id), why, next)
+    let scan = format!("tapgate bus scan {}", device.bus);
+    let (says, next) = match why.rsplit_once("; ") {
+        Some((says, next)) => (says, format!("{next}; or another unit id: {scan}")),
+        None => (why, format!("check its power, wires, unit id and line settings; {scan}")),
+    };
+    Finding::failure(format!("device {}", device.id), says, next)
 }
 
-/// The voltage that a meter shows, where the grid cannot have it: usually the word order.
+/// The voltage that a device shows, where the grid cannot have it: usually the word order.
 fn wrong_voltage(console: &mut Console, device: &Device) -> Option<modbus::WrongVoltage> {
-    let point = device.profile.points.get(VOLTAGE).filter(|point| point.exponent.is_none())?;
+    let point = device.profile.points.get(VOLTAGE)?;
     let shown = console.read(device, point).ok()?;
-    match shown.raw {
-        BusAnswer::Words(words) => modbus::check_voltage(point, &words, None).err(),
-        BusAnswer::Bits(_) | BusAnswer::Written => None,
+    let BusAnswer::Words(words) = shown.raw else { return None };
+    // Chargers measure none while nothing charges.
+    let none = shown.value.is_none_or(|value| value == "0");
+    if device.profile.class == Class::Charger && none {
+        return None;
     }
+    modbus::check_voltage(point, &words, shown.exponent).err()
 }
 
 /// What each station's switch does when the gateway dies.

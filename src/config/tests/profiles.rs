@@ -199,7 +199,6 @@ fn shows_all_errors_of_a_profile_at_once() {
     let shown: Vec<_> = problems.iter().map(|p| (p.line, p.column, p.key.as_str())).collect();
     let expected = [
         (1, 8, "name"),
-        (2, 9, "class"),
         (3, 11, "min_gap"),
         (4, 14, "on_silence"),
         (5, 22, "startup.point"),
@@ -215,6 +214,18 @@ fn shows_all_errors_of_a_profile_at_once() {
         (17, 1, "point_range.type"),
     ];
     assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_meter_whose_register_is_wrong_is_not_said_to_have_none() {
+    let none = parse("m.toml", "name = \"m\"\nclass = \"meter\"\n").expect_err("no register");
+    let wrong = parse("m.toml", &meter("table = \"input\"\naddress = 30073\ntype = \"u32\"\n"));
+
+    let keys = |problems: Vec<crate::config::Problem>| {
+        problems.into_iter().map(|problem| problem.key).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(none), ["class"]);
+    assert_eq!(keys(wrong.expect_err("a manual's number")), ["points.energy_import.address"]);
 }
 
 #[test]
