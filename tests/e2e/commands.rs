@@ -223,6 +223,49 @@ fn the_ledger_is_replayed_and_its_hashes_are_told() {
     assert_eq!(word(&reply, "code"), "not_blocked");
 }
 
+/// As if the records up to `last` were older than their retention.
+fn prune(site: &Site, last: u64) {
+    let ledger = rusqlite::Connection::open(site.path("store/tapgate.db")).expect("opens");
+    let sql = format!(
+        "UPDATE ledger SET floor = {last} + 1,
+             floor_hash = (SELECT hash FROM record WHERE seq = {last});
+         DELETE FROM record WHERE seq <= {last};"
+    );
+    ledger.execute_batch(&sql).expect("acknowledged records");
+}
+
+#[test]
+fn what_is_no_longer_kept_is_told_and_the_rest_is_sent_again() {
+    let mut site = Site::running_with_keys();
+    let epoch = site.settled().usage.epoch;
+    site.terminate();
+    prune(&site, 3);
+    site.start_again();
+    site.settled();
+    let heard = site.listener.on("usage").len();
+
+    // The cloud restored a backup from before.
+    site.cloud.forget(1);
+
+    let view = site.seen("the gap", |view| view.events_of("ledger_gap").count() > 0);
+    let gap = view.events_of("ledger_gap").next().expect("just seen").clone();
+    assert_eq!((&gap["from"], &gap["to"]), (&json!(2), &json!(3)));
+    site.listener
+        .until("usage", |batches| batches[heard..].iter().any(|it| it.json()["first"] == 4));
+    let unavailable = ("rejected".to_owned(), "range_unavailable".to_owned());
+    for (number, op, args, available) in [
+        (1, "ledger.replay", json!({"epoch": epoch, "from": 3, "to": 5}), false),
+        (2, "ledger.replay", json!({"epoch": epoch, "from": 4, "to": 5}), true),
+        (3, "ledger.hash", json!({"epoch": epoch, "seqs": [2]}), false),
+        (4, "ledger.hash", json!({"epoch": epoch, "seqs": [3, 4]}), true),
+    ] {
+        let reply = ask(&mut site, &format!("c-{number}"), number, op, args);
+        let outcome = (word(&reply, "status").to_owned(), word(&reply, "code").to_owned());
+        assert_eq!(outcome != unavailable, available, "{reply}");
+        assert_eq!(word(&reply, "status") == "done", available, "{reply}");
+    }
+}
+
 #[test]
 fn a_checkpoint_is_signed_by_the_key_that_the_state_names() {
     use base64::Engine as _;
