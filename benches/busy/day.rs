@@ -155,7 +155,7 @@ impl Day {
         let head = self.store.commit(records).await?;
         if acknowledged {
             let (epoch, upto, hash) = (self.epoch.clone(), head.seq, head.hash);
-            let ack = Acknowledgement { epoch, upto, hash, issued_at: at.wall };
+            let ack = Acknowledgement { epoch, upto, hash, issued_at: at.wall, at };
             self.store.acknowledge(ack).await?;
         }
         Ok(())

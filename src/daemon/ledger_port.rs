@@ -46,7 +46,8 @@ impl mqtt::Ledger for LedgerPort {
     async fn acknowledge(&self, ack: Ack) -> Result<AckOutcome, LedgerError> {
         let upto = ack.upto;
         let Ack { epoch, hash, issued_at, .. } = ack;
-        let acknowledgement = Acknowledgement { epoch, upto, hash, issued_at };
+        let at = self.clock.now();
+        let acknowledgement = Acknowledgement { epoch, upto, hash, issued_at, at };
         let outcome = self.store.acknowledge(acknowledgement).await;
         Ok(match outcome.map_err(failed("be acknowledged"))? {
             store::AckOutcome::Accepted { acked } => AckOutcome::Accepted { acked },

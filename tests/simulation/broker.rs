@@ -177,9 +177,9 @@ impl World {
     }
 
     fn on_ack(&mut self, epoch: String, upto: u64, hash: Hash, issued_at: i64) {
-        let issued_at = tapgate::core::time::Wall(issued_at);
+        let (issued_at, at) = (tapgate::core::time::Wall(issued_at), self.now());
         let Some(daemon) = &self.daemon else { return };
-        let ack = Acknowledgement { epoch, upto, hash, issued_at };
+        let ack = Acknowledgement { epoch, upto, hash, issued_at, at };
         match at_once(daemon.store.acknowledge(ack)) {
             Ok(AckOutcome::Accepted { acked } | AckOutcome::Gap { acked }) => {
                 let now = self.instant();

@@ -46,6 +46,8 @@ pub struct Acknowledgement {
     pub upto: u64,
     pub hash: Hash,
     pub issued_at: Wall,
+    /// When it came here.
+    pub at: Stamp,
 }
 
 /// What became of an acknowledgement.
@@ -298,7 +300,8 @@ fn bytes_in_batch(record: &str) -> usize {
 
 fn judge(connection: &Connection, ack: &Acknowledgement) -> Result<AckOutcome, Fault> {
     let bounds = Bounds::read(connection)?;
-    let newest = issued_at(connection)?;
+    // What a trustworthy clock contradicts was accepted before there was one.
+    let newest = issued_at(connection)?.filter(|newest| !ack.at.contradicts(*newest));
     if ack.epoch != bounds.head.epoch {
         return Ok(AckOutcome::OtherEpoch);
     }

@@ -255,7 +255,8 @@ async fn what_can_be_read_of_a_damaged_ledger_goes_into_the_new_epoch() {
     ];
     store.commit(records).await.expect("recorded");
     let hash = store.records(1, 100).await.expect("read")[1].hash;
-    let ack = Acknowledgement { epoch: old.clone(), upto: 2, hash, issued_at: Wall(TEN) };
+    let issued_at = Wall(TEN);
+    let ack = Acknowledgement { epoch: old.clone(), upto: 2, hash, issued_at, at: second(1) };
     store.acknowledge(ack).await.expect("accepted");
     store.close().await;
     lose_record(&place, 4);

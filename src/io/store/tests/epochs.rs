@@ -39,6 +39,7 @@ async fn a_fork_freezes_the_ledger_and_carries_what_the_cloud_may_lack() {
         upto: 3,
         hash,
         issued_at: Wall(TEN),
+        at: second(1),
     };
     store.acknowledge(ack).await.expect("accepted");
 

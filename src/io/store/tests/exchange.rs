@@ -18,7 +18,8 @@ async fn store_with(place: &Place, count: u64) -> (Store, String, Vec<Hash>) {
 }
 
 fn ack(epoch: &str, upto: u64, hash: Hash, issued: i64) -> Acknowledgement {
-    Acknowledgement { epoch: epoch.into(), upto, hash, issued_at: Wall(TEN + issued) }
+    let issued_at = Wall(TEN + issued);
+    Acknowledgement { epoch: epoch.into(), upto, hash, issued_at, at: second(1) }
 }
 
 #[tokio::test]
@@ -59,6 +60,21 @@ async fn what_does_not_fit_is_not_acknowledged() {
     // None of them moved the time either.
     let next = store.acknowledge(ack(&epoch, 5, hashes[5], 100)).await;
     assert_eq!(next, Ok(AckOutcome::Accepted { acked: 5 }));
+}
+
+#[tokio::test]
+async fn a_time_from_the_future_does_not_silence_the_cloud_for_ever() {
+    let place = Place::new();
+    let (store, epoch, hashes) = store_with(&place, 6).await;
+    let lost = Stamp { wall: Wall(0), synced: false, ..second(1) };
+    let year = 365 * 24 * 3_600_000;
+    let wrong = Acknowledgement { at: lost, ..ack(&epoch, 4, hashes[4], year) };
+    assert_eq!(store.acknowledge(wrong).await, Ok(AckOutcome::Accepted { acked: 4 }));
+
+    let honest = ack(&epoch, 6, hashes[6], 0);
+    let unsure = Acknowledgement { at: lost, ..honest.clone() };
+    assert_eq!(store.acknowledge(unsure).await, Ok(AckOutcome::Older));
+    assert_eq!(store.acknowledge(honest).await, Ok(AckOutcome::Accepted { acked: 6 }));
 }
 
 #[tokio::test]

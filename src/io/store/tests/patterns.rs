@@ -34,6 +34,7 @@ async fn f01_nothing_is_deleted_before_the_cloud_has_acknowledged_it() {
         upto: 4,
         hash: records[3].hash,
         issued_at: Wall(TEN),
+        at: second(1),
     };
     assert_eq!(store.acknowledge(ack).await, Ok(AckOutcome::Accepted { acked: 4 }));
     assert_eq!(store.prune(Duration::ZERO, Settled::ByCloud, years_later()).await, Ok(4));
