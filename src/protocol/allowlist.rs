@@ -8,7 +8,6 @@ mod chunk;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -167,7 +166,7 @@ impl Head {
         let plain = &members.plain;
         let list = text(plain, "list").filter(|list| is_uuid(list)).ok_or_else(|| bad("list"))?;
         let digest = text(plain, "digest").filter(|d| is_sha256(d)).ok_or_else(|| bad("digest"))?;
-        let issued_at = text(plain, "issued_at").and_then(parse_time);
+        let issued_at = text(plain, "issued_at").and_then(Wall::parse);
         let allow_shrink = match plain.get("allow_shrink") {
             None | Some(Value::Null) => false,
             Some(value) => value.as_bool().ok_or_else(|| bad("allow_shrink"))?,
@@ -280,16 +279,6 @@ fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// RFC 3339 and nothing that jiff understands beyond it.
-fn parse_time(text: &str) -> Option<Wall> {
-    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    let rest = shape.strip_prefix("0000-00-00T00:00:00")?;
-    let zone = rest.strip_prefix('.').map_or(rest, |rest| rest.trim_start_matches('0'));
-    let timestamp: Timestamp =
-        matches!(zone, "Z" | "+00:00" | "-00:00").then(|| text.parse().ok()).flatten()?;
-    Some(Wall(timestamp.as_millisecond()))
-}
-
 /// A head's members; those that hold entries are not looked into. `null` means the same as leaving
 /// one out.
 struct Members {
@@ -342,7 +331,7 @@ pub fn parse_entry(entry: &Value) -> Result<(Uid, Entry), BadField> {
         matches!(v.as_str()?, "lost" | "unpaid" | "moved_out" | "other").then_some(())
     })?;
     optional(members, "label", |v| (v.as_str()?.chars().count() <= MAX_LABEL_CHARS).then_some(()))?;
-    let time = |v: &Value| parse_time(v.as_str()?);
+    let time = |v: &Value| Wall::parse(v.as_str()?);
     let entry = Entry {
         badge: required(members, "badge", opaque_id)?.into(),
         user: required(members, "user", opaque_id)?.into(),

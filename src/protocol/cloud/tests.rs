@@ -171,7 +171,10 @@ fn an_ack_with_any_member_missing_or_mistyped_is_an_error() {
         ("epoch", vec!["7", "null", "\"\"", "\"not-a-uuid\""]),
         ("upto", vec!["-1", "1.5", "1040.0", "\"1040\"", "null", "9007199254740992", "1e3"]),
         ("hash", vec!["\"\"", "\"0f\"", upper.as_str(), "null", "[]"]),
-        ("issued_at", vec!["0", "\"yesterday\"", "null"]),
+        (
+            "issued_at",
+            vec!["0", "\"yesterday\"", "null", "\"20261122T100102Z\"", "\"2026-11-22T10:01Z\""],
+        ),
     ];
     for (member, values) in wrong {
         for value in values {
