@@ -11,7 +11,9 @@ bytes of an Ed25519 key in base64url.
 """
 import argparse, base64, hashlib, json, sqlite3, sys, time
 from collections import defaultdict
+from itertools import groupby
 
+ORIGIN = b"\0" * 32
 NO_ENERGY = {"gateway_started", "session_slot", "session_ending", "interruption", "clock_set",
              "allowlist_applied", "badge_override", "epoch_opened"}
 
@@ -45,8 +47,8 @@ class Accounts:
         elif kind == "meter_commissioned":
             self.account(meter, record["new_register_wh"])
         elif kind == "meter_replaced":
-            account, new = self.account(meter, record["new_register_wh"]), record["new_register_wh"]
-            old = record["old_register_wh"]
+            old, new = record["old_register_wh"], record["new_register_wh"]
+            account = self.account(meter, new)
             account["first"] += new - (account["last"] if old is None else old)
             account["last"], self.counted_to[meter] = new, 0
         elif kind == "session_started":
@@ -99,15 +101,17 @@ class Store:
         for row in self.db.execute("SELECT gw, epoch, seq, bytes FROM record ORDER BY id"):
             self.count(*row)
 
+    def one(self, sql, *values):
+        row = self.db.execute(sql, values).fetchone()
+        return row and row[0]
+
     def hash(self, gw, epoch, seq):
-        row = self.db.execute("SELECT hash FROM record WHERE gw = ? AND epoch = ? AND seq = ?",
-                              (gw, epoch, seq)).fetchone()
-        return row[0] if row else b"\0" * 32 if seq == 0 else None
+        sql = "SELECT hash FROM record WHERE gw = ? AND epoch = ? AND seq = ?"
+        return self.one(sql, gw, epoch, seq) if seq else ORIGIN
 
     def upto(self, gw, epoch):
         """Records of an epoch are stored without gaps, so the last says it all."""
-        return self.db.execute("SELECT coalesce(max(seq), 0) FROM record WHERE gw = ? AND epoch = ?",
-                               (gw, epoch)).fetchone()[0]
+        return self.one("SELECT max(seq) FROM record WHERE gw = ? AND epoch = ?", gw, epoch) or 0
 
     def receive(self, gw, batch):
         """Stores what is new; raises ValueError where the batch contradicts what is held."""
@@ -125,13 +129,13 @@ class Store:
             if held not in (None, last):
                 raise ValueError(f"record {seq} came with other bytes: page a human")
             if held is None:
-                new.append((gw, epoch, seq, last, record))
+                new.append((gw, epoch, seq, record, last))
         self.db.execute("BEGIN IMMEDIATE")
         self.db.executemany(
-            "INSERT INTO record (gw, epoch, seq, hash, bytes) VALUES (?, ?, ?, ?, ?)", new)
+            "INSERT INTO record (gw, epoch, seq, bytes, hash) VALUES (?, ?, ?, ?, ?)", new)
         self.db.execute("COMMIT")           # synchronous: only now may it be acknowledged
-        for gw, epoch, seq, _, record in new:
-            self.count(gw, epoch, seq, record)
+        for *record, _ in new:
+            self.count(*record)
 
     def count(self, gw, epoch, seq, text):
         try:
@@ -148,20 +152,18 @@ class Store:
         """Recomputes every chain from the records' bytes: gateway by gateway, what is wrong."""
         report = {}
         for gw, accounts in self.accounts.items():
-            faults, count, at, last = [], 0, (None, 0), b""
-            for epoch, seq, held, record in self.db.execute(
-                    "SELECT epoch, seq, hash, bytes FROM record WHERE gw = ? ORDER BY epoch, seq",
-                    (gw,)):
-                if at[0] != epoch:
-                    at, last = (epoch, 0), b"\0" * 32
-                last, count = chain(last, record), count + 1
-                if seq != at[1] + 1 or last != held:
-                    faults.append(f"chain breaks at {epoch} {seq}")
-                at = (epoch, seq)
-            quarantined = self.db.execute("SELECT count(*) FROM quarantine WHERE gw = ?", (gw,))
+            faults, count = [], 0
+            rows = self.db.execute(
+                "SELECT epoch, seq, hash, bytes FROM record WHERE gw = ? ORDER BY epoch, seq", (gw,))
+            for epoch, records in groupby(rows, lambda row: row[0]):
+                last = ORIGIN
+                for number, (_, seq, held, record) in enumerate(records, 1):
+                    last, count = chain(last, record), count + 1
+                    if (seq, held) != (number, last):
+                        faults.append(f"chain breaks at {epoch} {seq}")
+            quarantined = self.one("SELECT count(*) FROM quarantine WHERE gw = ?", gw)
             report[gw] = {"records": count, "faults": faults, "users_wh": dict(accounts.users),
-                          "imbalances": accounts.imbalances(),
-                          "quarantined": quarantined.fetchone()[0]}
+                          "imbalances": accounts.imbalances(), "quarantined": quarantined}
         return report
 
 
