@@ -6,6 +6,7 @@
 
 mod card;
 mod day;
+mod laundry;
 mod stations;
 
 use std::time::Duration;

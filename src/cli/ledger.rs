@@ -91,13 +91,15 @@ pub(super) fn run(config: &Path, command: LedgerCommand) -> ExitCode {
 /// Whoever has the ledger open.
 enum Ledger {
     Daemons(PathBuf),
-    AtRest(Inspection),
+    AtRest(Box<Inspection>),
 }
 
 impl Ledger {
     fn open(config: &Path, source: Source) -> Result<Ledger, ExitCode> {
         if let Some(file) = source.file {
-            return Inspection::open(&file).map(Ledger::AtRest).map_err(|e| failed(&e));
+            return Inspection::open(&file)
+                .map(|it| Ledger::AtRest(Box::new(it)))
+                .map_err(|e| failed(&e));
         }
         let config = config::load(config).map_err(|errors| {
             eprintln!("{errors}");
@@ -109,7 +111,9 @@ impl Ledger {
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
             {
-                Inspection::open(&config.storage.path).map(Ledger::AtRest).map_err(|e| failed(&e))
+                Inspection::open(&config.storage.path)
+                    .map(|it| Ledger::AtRest(Box::new(it)))
+                    .map_err(|e| failed(&e))
             }
             Err(error) => Err(client::explain(&socket, &error)),
         }

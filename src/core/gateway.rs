@@ -190,6 +190,9 @@ impl Gateway {
             self.choose_again(alternatives, &mut turn);
         }
         for station in &mut self.stations {
+            if saves && turn.policy.slots && !turn.step.records.is_empty() {
+                station.close_slot_that_is_over(&mut turn);
+            }
             station.publish_change(&mut turn);
         }
         self.light_lamps(&mut turn);

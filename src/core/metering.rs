@@ -161,6 +161,11 @@ impl Meter {
         self.account.map(|account| account.persisted_at)
     }
 
+    /// When the believed register was read.
+    pub(super) fn believed_at(&self) -> Option<Stamp> {
+        self.account.map(|account| account.believed_at)
+    }
+
     /// A record accounts for everything up to the believed register.
     pub fn settle(&mut self, now: Stamp) {
         if let Some(account) = &mut self.account {

@@ -9,7 +9,7 @@ use crate::core::event::{Command, Notice, Reading};
 use crate::core::flow::Power;
 use crate::core::ids::SessionId;
 use crate::core::ledger::{EndReason, Fact, MeterChange, SwitchPosition, UnattributedCause};
-use crate::core::metering::Verdict;
+use crate::core::metering::{Verdict, elapsed};
 use crate::core::orders::Answer;
 use crate::core::session::{Look, Phase, SLOT};
 use crate::core::station::{RUN_DOWN, Station, Turn};
@@ -202,6 +202,24 @@ impl Station {
         if turn.policy.slots && (slot_over || !measured) {
             self.close_slot(!measured, turn);
         }
+        if let Some(session) = &mut self.session {
+            session.slot = slot;
+        }
+    }
+
+    /// A quarter hour that is over goes on record with whatever is written now: one commit carries
+    /// those of all stations, and a card is worn once. The last reading was at most a turn of the
+    /// bus before the quarter hour ended.
+    pub(super) fn close_slot_that_is_over(&mut self, turn: &mut Turn<'_>) {
+        let slot = turn.now.wall.slot_start(SLOT);
+        let over = self.session.as_ref().is_some_and(|session| session.slot != slot);
+        let read = self.meter.as_ref().and_then(|meter| meter.believed_at());
+        let gap = read.and_then(|at| elapsed(at, turn.now));
+        let measured = gap.is_some_and(|gap| gap <= MEASURED_GAP) && !self.unread_since_start;
+        if !(over && measured && self.spanned.is_empty()) {
+            return;
+        }
+        self.close_slot(false, turn);
         if let Some(session) = &mut self.session {
             session.slot = slot;
         }

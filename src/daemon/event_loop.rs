@@ -110,8 +110,8 @@ pub(super) struct Settings {
 const PULSE: Duration = Duration::from_secs(1);
 /// Acknowledged records beyond their retention go, a few at a time.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
-/// The time is kept on disk this often: that much too long a power cut may seem, and each is a
-/// write to the card.
+/// The time is kept on disk this often where no record does it: that much too long a power cut may
+/// seem, and each is a write to the card.
 const KEEP_TIME_EVERY: Duration = Duration::from_secs(600);
 /// How long the link may take to say goodbye; SIGTERM must be done within 10 s.
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -2,7 +2,7 @@
 
 use crate::core::event::{Command, Event, Step, Tap};
 use crate::core::ids::SessionId;
-use crate::daemon::event_loop::Daemon;
+use crate::daemon::event_loop::{Chore, Daemon};
 use crate::io::modbus::{FieldCommand, FieldEvent};
 use crate::io::pcsc::ReaderEvent;
 use crate::io::store::StoreError;
@@ -40,7 +40,10 @@ impl Daemon {
             return (step, None);
         }
         match self.store.commit(step.records.clone()).await {
-            Ok(head) => (step, Some(head.seq)),
+            Ok(head) => {
+                self.watch.note_done(Chore::KeepTime);
+                (step, Some(head.seq))
+            }
             Err(StoreError::Impossible { kind, reason }) => {
                 // Memory and disk disagree, and the disk is right: a restart rebuilds from it, and
                 // touches no switch.

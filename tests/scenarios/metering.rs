@@ -2,7 +2,7 @@
 
 use tapgate::core::event::{Event, Notice};
 use tapgate::core::ledger::{Fact, Quality};
-use tapgate::core::site::Site;
+use tapgate::core::site::{Selection, Site};
 use tapgate::core::time::Wall;
 
 use crate::world::*;
@@ -47,6 +47,26 @@ fn quarter_hours_sum_to_the_energy_of_the_session() {
     assert_eq!(slots[3].0, Wall(MORNING + 45 * 60_000));
     let sum: i64 = slots.iter().map(|(_, energy)| energy).sum();
     assert_eq!(world.ended()[0].energy_wh, Some(sum));
+}
+
+#[test]
+fn the_quarter_hours_of_all_machines_are_written_together() {
+    let mut world = World::new(laundry(Selection::FirstFree));
+    for (reader_user, machine) in [(anna(), "washer-1"), (boris(), "washer-2")] {
+        world.plant(machine).load(&[(3_600, 2_000), (1, 0)]);
+        world.tap("door", reader_user);
+        world.run_minutes(1);
+    }
+    world.run_minutes(40);
+    let slots: Vec<_> =
+        world.disk.records.iter().filter(|r| matches!(r.fact, Fact::SessionSlot { .. })).collect();
+    assert_eq!(slots.len(), 4);
+    assert!(slots.chunks(2).all(|pair| pair[0].at == pair[1].at), "{slots:?}");
+    let of = |record: &tapgate::core::ledger::Record| match &record.fact {
+        Fact::SessionSlot { session, .. } => *session,
+        other => panic!("{other:?}"),
+    };
+    assert!(slots.chunks(2).all(|pair| of(pair[0]) != of(pair[1])));
 }
 
 #[test]

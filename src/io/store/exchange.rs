@@ -174,7 +174,8 @@ impl Ledger {
 
     pub(super) fn standing(&self) -> Result<Standing, StoreError> {
         let bounds = Bounds::read(&self.connection).map_err(|error| self.failed("read", error))?;
-        Ok(Standing { head: bounds.head, acked: bounds.acked, floor: bounds.floor })
+        let acked = self.unsaved_ack.map_or(bounds.acked, |(acked, _)| acked);
+        Ok(Standing { head: bounds.head, acked, floor: bounds.floor })
     }
 
     /// The records after `after`, as many as fit; `None` where there are none.
@@ -189,22 +190,28 @@ impl Ledger {
     }
 
     pub(super) fn acknowledge(&mut self, ack: &Acknowledgement) -> Result<AckOutcome, StoreError> {
-        self.within_transaction("acknowledge records of", |transaction| {
-            let outcome = judge(transaction, ack)?;
-            if let AckOutcome::Accepted { acked } | AckOutcome::Gap { acked } = outcome {
-                // The same one again, as with every connection, writes nothing.
-                transaction.execute(
-                    "UPDATE ledger SET acked = ?1, ack_issued_at = ?2
-                     WHERE acked <> ?1 OR ack_issued_at IS NOT ?2",
-                    params![signed(acked), ack.issued_at.0],
-                )?;
-            }
-            Ok(outcome)
-        })
+        let newest = self.acknowledged_at()?;
+        let outcome = judge(&self.connection, ack, newest)
+            .map_err(|fault| fault.at("acknowledge records of", &self.path))?;
+        if let AckOutcome::Accepted { acked } | AckOutcome::Gap { acked } = outcome {
+            self.unsaved_ack = Some((acked, ack.issued_at));
+        }
+        Ok(outcome)
+    }
+
+    /// Puts the newest acknowledgement on disk, if it is not there yet.
+    pub(super) fn keep_acknowledgement(&mut self) -> Result<(), StoreError> {
+        match self.unsaved_ack {
+            Some(_) => self.within_transaction("acknowledge records of", |_| Ok(())),
+            None => Ok(()),
+        }
     }
 
     /// When the cloud issued the newest acknowledgement.
     pub(super) fn acknowledged_at(&self) -> Result<Option<Wall>, StoreError> {
+        if let Some((_, at)) = self.unsaved_ack {
+            return Ok(Some(at));
+        }
         issued_at(&self.connection).map_err(|error| self.failed("read", error))
     }
 
@@ -298,10 +305,25 @@ fn bytes_in_batch(record: &str) -> usize {
     record.len() + escaped + 3
 }
 
-fn judge(connection: &Connection, ack: &Acknowledgement) -> Result<AckOutcome, Fault> {
+/// The same one again, as with every connection, writes nothing.
+pub(super) fn save_ack(connection: &Connection, (acked, at): (u64, Wall)) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE ledger SET acked = ?1, ack_issued_at = ?2
+             WHERE acked <> ?1 OR ack_issued_at IS NOT ?2",
+        )?
+        .execute(params![signed(acked), at.0])
+        .map(drop)
+}
+
+fn judge(
+    connection: &Connection,
+    ack: &Acknowledgement,
+    newest: Option<Wall>,
+) -> Result<AckOutcome, Fault> {
     let bounds = Bounds::read(connection)?;
     // What a trustworthy clock contradicts was accepted before there was one.
-    let newest = issued_at(connection)?.filter(|newest| !ack.at.contradicts(*newest));
+    let newest = newest.filter(|newest| !ack.at.contradicts(*newest));
     if ack.epoch != bounds.head.epoch {
         return Ok(AckOutcome::OtherEpoch);
     }

@@ -8,13 +8,13 @@ use sha2::{Digest, Sha256};
 
 use crate::core::ledger::{EpochReason, Fact, Record};
 use crate::core::memo::Memo;
-use crate::core::time::Stamp;
+use crate::core::time::{Stamp, Wall};
 use crate::io::store::books::Books;
 use crate::io::store::epoch::{self, Succession};
 use crate::io::store::error::{Fault, StoreError};
 use crate::io::store::notebook::Notebook;
 use crate::io::store::salvage::Remains;
-use crate::io::store::{accounts, database, schema, verify};
+use crate::io::store::{accounts, database, exchange, schema, verify};
 
 /// A record's stored bytes.
 pub const MAX_RECORD_BYTES: usize = 4 * 1024;
@@ -58,6 +58,9 @@ pub(super) struct Ledger {
     /// read first, at the start and after every failure.
     books: Option<Books>,
     pub(super) notebook: Notebook,
+    /// The newest acknowledgement, where it is not on disk yet: it goes there with whatever is
+    /// written next (decision 0024).
+    pub(super) unsaved_ack: Option<(u64, Wall)>,
 }
 
 impl Ledger {
@@ -69,6 +72,7 @@ impl Ledger {
             path: path.to_path_buf(),
             books: None,
             notebook: Notebook::default(),
+            unsaved_ack: None,
         };
         if ledger.head()?.is_some() {
             let checked = verify::at_start(&ledger.connection);
@@ -80,7 +84,7 @@ impl Ledger {
     /// A ledger that is only read.
     pub(super) fn at_rest(connection: Connection, path: &Path) -> Ledger {
         let (path, notebook) = (path.to_path_buf(), Notebook::default());
-        Ledger { connection, path, books: None, notebook }
+        Ledger { connection, path, books: None, notebook, unsaved_ack: None }
     }
 
     /// The newest record; `None` before an epoch is opened.
@@ -166,11 +170,16 @@ impl Ledger {
         let run = || -> Result<R, Fault> {
             let transaction =
                 self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if let Some(ack) = self.unsaved_ack {
+                exchange::save_ack(&transaction, ack)?;
+            }
             let result = work(&transaction)?;
             transaction.commit()?;
             Ok(result)
         };
-        run().map_err(|fault| fault.at(doing, &self.path))
+        let result = run().map_err(|fault| fault.at(doing, &self.path))?;
+        self.unsaved_ack = None;
+        Ok(result)
     }
 
     pub(super) fn failed(&self, doing: &'static str, error: rusqlite::Error) -> StoreError {

@@ -329,8 +329,10 @@ impl Store {
 
     /// Keeps for the next start that the gateway ran at this moment, and with a trustworthy clock
     /// the clock floor. The caller paces it: each is a write, and what lies between two is how much
-    /// too long a power cut may seem.
+    /// too long a power cut may seem. A commit is as good. An acknowledgement that waits for a
+    /// commit goes to the disk, too.
     pub async fn keep_time(&self, now: Stamp) -> Result<(), StoreError> {
+        self.ledger.run(ledger::Ledger::keep_acknowledgement).await??;
         self.gateway.run(move |gateway| gateway.keep_time(now)).await?
     }
 
@@ -346,6 +348,8 @@ impl Store {
         self.lists.stop().await;
         self.gateway.stop().await;
         self.lookup.stop().await;
+        // Where that fails, the cloud says it again.
+        drop(self.ledger.run(ledger::Ledger::keep_acknowledgement).await);
         self.ledger.stop().await;
     }
 }

@@ -1,6 +1,7 @@
 //! A virtual building: people, cards, relays, machines and meters around the real core.
 
 mod building;
+mod deaths;
 mod disk;
 mod orders;
 mod plant;
@@ -26,6 +27,7 @@ pub use plant::{Answer, PER_WH, Plant, Relay};
 /// 2026-11-22T10:00:00Z.
 pub const MORNING: i64 = 1_795_341_600_000;
 
+#[derive(Clone)]
 pub struct World {
     pub site: Site,
     pub gateway: Gateway,
@@ -62,6 +64,8 @@ pub struct World {
     published: BTreeMap<StationId, Told>,
     events: VecDeque<Event>,
     dead: bool,
+    /// It only shows what would have become of another one.
+    is_copy: bool,
 }
 
 /// What dies with the daemon.
@@ -111,6 +115,7 @@ impl World {
             published: BTreeMap::new(),
             events: VecDeque::new(),
             dead: false,
+            is_copy: false,
         };
         world.start_daemon();
         world.run(5);
@@ -346,6 +351,9 @@ impl World {
             }
         }
         self.disk.memos = self.gateway.memos(None);
+        if !step.records.is_empty() {
+            self.would_survive();
+        }
         self.run_commands(step.commands, false);
     }
 
@@ -354,7 +362,11 @@ impl World {
             if self.dies_now() {
                 return;
             }
+            let moves = matches!(command, Command::CloseSwitch(_) | Command::OpenSwitch(_));
             self.execute(command, after_failure);
+            if moves {
+                self.would_survive();
+            }
         }
         for view in self.gateway.stations(self.now()) {
             let told = self.published.get(&view.station);

@@ -28,6 +28,7 @@ pub enum Answer {
     Slow,
 }
 
+#[derive(Clone)]
 pub struct Plant {
     pub relay: Relay,
     pub closed: bool,

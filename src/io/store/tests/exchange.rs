@@ -189,6 +189,77 @@ async fn a_ledger_of_the_first_version_is_taken_over() {
 }
 
 #[tokio::test]
+async fn accounts_of_the_second_version_are_taken_over() {
+    let place = Place::new();
+    let (store, ..) = store_with(&place, 1).await;
+    let wash = start(WASH, Some(1_000));
+    let facts = [
+        commissioned(1_000),
+        Fact::SessionStarted(wash.clone()),
+        slot(WASH, 1_000, 1_200),
+        Fact::SessionEnding { session: WASH, reason: crate::core::ledger::EndReason::Tapped },
+    ];
+    store.commit(facts.into_iter().map(|fact| at(2, fact)).collect()).await.expect("recorded");
+    store.close().await;
+    let old = rusqlite::Connection::open(place.path()).expect("opens");
+    old.execute_batch(
+        "CREATE TABLE meter_2 (meter TEXT PRIMARY KEY, station TEXT NOT NULL, serial TEXT,
+             first_wh INTEGER NOT NULL, last_wh INTEGER NOT NULL, last_at TEXT NOT NULL,
+             sessions_wh INTEGER NOT NULL, open_wh INTEGER NOT NULL,
+             unattributed_wh INTEGER NOT NULL, replaced_wh INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+         INSERT INTO meter_2 SELECT meter, station, serial, first_wh, last_wh, last_at,
+             sessions_wh, open_wh, unattributed_wh, replaced_wh FROM meter;
+         DROP TABLE meter;
+         ALTER TABLE meter_2 RENAME TO meter;
+         CREATE TABLE session_2 (session TEXT PRIMARY KEY, station TEXT NOT NULL UNIQUE,
+             meter TEXT UNIQUE, start TEXT NOT NULL, uid BLOB, started TEXT NOT NULL,
+             posted_wh INTEGER NOT NULL, ending TEXT, ending_at TEXT) STRICT, WITHOUT ROWID;
+         INSERT INTO session_2 SELECT start ->> 'session', start ->> 'station', start ->> 'meter',
+             start, uid, started, 200, ending, ending_at FROM open_session;
+         DROP TABLE open_session;
+         ALTER TABLE session_2 RENAME TO open_session;
+         PRAGMA user_version = 2;",
+    )
+    .expect("the second version");
+    drop(old);
+
+    let (store, recovered) = place.open();
+
+    assert_eq!(recovered.set_aside.len(), 0);
+    let open = &recovered.open_sessions[0];
+    assert_eq!((&open.start, open.posted_wh, open.ending.is_some()), (&wash, 200, true));
+    let ends = vec![at(3, ended(wash, Some(1_250), Some(250)))];
+    store.commit(ends).await.expect("it ends as it would have");
+    store.verify().await.expect("whole");
+}
+
+#[tokio::test]
+async fn an_acknowledgement_goes_to_the_disk_with_the_next_record() {
+    let place = Place::new();
+    let (store, epoch, hashes) = store_with(&place, 3).await;
+    store.acknowledge(ack(&epoch, 3, hashes[3], 5)).await.expect("taken");
+    assert_eq!(store.standing().await.expect("read").acked, 3);
+    let on_disk = |place: &Place| {
+        for (from, to) in [("tapgate.db", "copy.db"), ("tapgate.db-wal", "copy.db-wal")] {
+            std::fs::copy(place.beside(from), place.beside(to)).expect("copied");
+        }
+        let copy = rusqlite::Connection::open(place.beside("copy.db")).expect("opens");
+        let sql = "SELECT acked FROM ledger";
+        copy.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("read")
+    };
+    assert_eq!(on_disk(&place), 0, "no write for it alone");
+    let older = store.acknowledge(ack(&epoch, 3, hashes[3], 4)).await;
+    assert_eq!(older, Ok(AckOutcome::Older));
+
+    let head = store.commit(vec![at(6, started())]).await.expect("recorded");
+    assert_eq!(on_disk(&place), 3);
+    store.acknowledge(ack(&epoch, 4, head.hash, 7)).await.expect("taken");
+    store.close().await;
+    let (_store, recovered) = place.open();
+    assert_eq!(recovered.standing.acked, 4, "a clean end keeps it");
+}
+
+#[tokio::test]
 async fn batches_are_bounded_and_never_empty() {
     let place = Place::new();
     let (store, ..) = store_with(&place, 1).await;
