@@ -13,7 +13,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target"))
 COPY = PROJECT / "target" / "mutants"
-SEEDS = os.environ.get("TAPGATE_SEEDS", "3000")
+SEEDS = os.environ.get("TAPGATE_SEEDS", "10000")
 CARGO = os.environ.get("CARGO", "cargo")
 
 
