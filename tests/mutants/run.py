@@ -5,15 +5,16 @@
     run.py build [WORD]     only builds them
     run.py judge [WORD]     only runs what was built
 
-Every mutant is built in a copy of the project, with the project's own target folder.
+Every mutant is built in a copy of the project under target/mutants.
 """
 import json, os, pathlib, shutil, subprocess, sys, time, tomllib
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target"))
 COPY = PROJECT / "target" / "mutants"
-SEEDS = os.environ.get("TAPGATE_SEEDS", "3000")
+# Of its own: the project's binaries have the same names.
+TARGET = COPY / "target"
+SEEDS = os.environ.get("TAPGATE_SEEDS", "10000")
 CARGO = os.environ.get("CARGO", "cargo")
 
 

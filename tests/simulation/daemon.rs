@@ -57,6 +57,7 @@ impl World {
             format!("set aside: {:?}", recovered.set_aside)
         });
         self.starts += 1;
+        self.disk_works_since = self.disk_works_since.max(self.time);
         let trusted = self.synced || recovered.clock_was_trusted();
         let (news, heard) = mpsc::channel(NEWS);
         let startup = Startup {

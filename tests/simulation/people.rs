@@ -205,12 +205,12 @@ impl World {
         let id = self.some_station();
         let lasts = self.random.between(200, 40_000);
         let which = self.random.between(0, 6);
+        let believed = self.is_believed(&id);
         let bench = self.bench(&id);
-        if bench.glitch.is_some() || !bench.shown_right || !bench.is_followed() {
+        if bench.glitch.is_some() || !believed || !bench.is_followed() {
             return;
         }
         let register = bench.plant.register_wh();
-        bench.shown_right = false;
         bench.glitch = Some(match which {
             0 => Glitch::Shows(0),
             1 => Glitch::Shows((register - 7).max(0)),
@@ -226,13 +226,21 @@ impl World {
         self.later(lasts, Later::Mend(Trouble::Glitch(id)));
     }
 
+    /// Only a meter whose register is believed can be told from one that errs.
+    fn is_believed(&self, id: &StationId) -> bool {
+        let view = self.daemon.as_ref().and_then(|d| d.gateway.station(id, self.now()));
+        let shown = self.benches[id].plant.register_wh();
+        view.and_then(|view| view.register_wh).is_some_and(|believed| shown - believed < 4)
+    }
+
     fn a_meter_is_exchanged(&mut self) {
         let id = self.some_station();
         let by_hand = self.random.percent(40);
         let serial = format!("S{}", self.random.between(2, 1_000_000));
         let register = self.random.between(0, 20_000) as i64;
+        let believed = self.is_believed(&id);
         let bench = self.bench(&id);
-        let clear = bench.glitch.is_none() && bench.is_followed() && bench.shown_right;
+        let clear = bench.glitch.is_none() && bench.is_followed() && believed;
         if bench.meter.is_none() || !clear || bench.unit_dead || self.daemon.is_none() {
             return;
         }
@@ -296,7 +304,7 @@ impl World {
             }
             Trouble::Broker => self.broker.up = true,
             Trouble::Disk => {
-                self.disk = Health::Works;
+                (self.disk, self.disk_works_since) = (Health::Works, time);
                 disk::set(Health::Works);
             }
         }

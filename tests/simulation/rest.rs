@@ -6,6 +6,7 @@ use tapgate::core::event::Event;
 use tapgate::core::orders::OrderedBy;
 
 use crate::cloud::{LIST, canonical};
+use crate::disk::Health;
 use crate::invariant::{Invariant, check};
 use crate::people::uid;
 use crate::plant::Relay;
@@ -14,6 +15,8 @@ use crate::world::{Death, Later, Trouble, World, at_once};
 /// Everything is at rest this long after the last fault: the longest session, a fault that clears,
 /// a meter that is doubted, a cloud that is asked again.
 const REST_MS: u64 = 15 * 60_000;
+/// By then what a failing disk did not take is tried again.
+const SAVED_MS: u64 = 15_000;
 /// Between two looks.
 const LOOK_MS: u64 = 5_000;
 
@@ -27,6 +30,11 @@ impl World {
         }
         let single = stations.values().all(|sessions| *sessions == 1);
         check(single, Invariant::OneSession, || format!("{stations:?}"));
+        let works_for = self.time.saturating_sub(self.disk_works_since);
+        let saved = self.disk != Health::Works || works_for < SAVED_MS;
+        check(saved || daemon.gateway.unsaved() == 0, Invariant::Settles, || {
+            format!("{} records wait although the disk works", daemon.gateway.unsaved())
+        });
         // What the core runs is on record: a session is not invented, nor are two.
         if daemon.gateway.unsaved() == 0 {
             let now = self.now();

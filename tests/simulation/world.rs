@@ -57,6 +57,8 @@ pub struct World {
     pub watched: BTreeMap<ReaderId, Vec<StationId>>,
     pub death: Option<(usize, Death)>,
     pub disk: Health,
+    /// Since when it works, or the daemon runs on it.
+    pub disk_works_since: u64,
     pub settling: bool,
     pub steps: u64,
     pub starts: u32,
@@ -149,6 +151,7 @@ impl World {
             watched: BTreeMap::new(),
             death: None,
             disk: Health::Works,
+            disk_works_since: 0,
             settling: false,
             steps: 0,
             starts: 0,
