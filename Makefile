@@ -4,6 +4,8 @@
 #   make test    format, lints, unit tests, scenarios, end-to-end tests against real parts
 #   make mutants the simulation finds every deliberate breakage (half an hour)
 #   make soak    millions of simulated steps; eight weeks offline and back, with everything killed meanwhile
+#   make soak-crash  every state that a power cut may leave of every scenario (many minutes)
+#   make nightly-powercut  the same on ext4 in user-mode-linux (minutes, as root)
 #   make schemas docs/schemas and docs/asyncapi.yaml, from the wire types
 #   make bench   the figures of docs/figures.md, measured here
 #   make bench-bus  those of the field bus, on a simulated 9600 baud line, beside other masters
@@ -16,7 +18,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test soak mutants schemas lint bench bench-bus deb release reproducible package-test nightly-boot writes test-arm64 setup tools rust python help clean
+.PHONY: demo test soak soak-crash nightly-powercut mutants schemas lint bench bench-bus deb release reproducible package-test nightly-boot writes test-arm64 setup tools rust python help clean
 
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev libsystemd-dev \
             pcscd pcsc-tools vsmartcard-vpcd mosquitto socat python3 python3-venv tzdata
@@ -44,6 +46,17 @@ soak: setup
 
 mutants: setup
 	python3 tests/mutants/run.py
+
+soak-crash: setup
+	TAPGATE_CRASH_MORE=16 TAPGATE_CRASH_STATES=4000000000 TAPGATE_CRASH_DAYS=6 \
+	  cargo test --locked --release --test crash -- --nocapture
+
+STATES ?=
+nightly-powercut: PACKAGES += user-mode-linux dmsetup e2fsprogs busybox-static mount
+nightly-powercut: setup
+	binary=$$(cargo test --locked --no-run --test crash --message-format short 2>&1 | \
+	  sed -n 's/.*Executable .*(\(.*\))$$/\1/p') && \
+	  test -n "$$binary" && $(SUDO) tests/powercut/run.sh "$$binary" $(STATES)
 
 schemas: rust
 	TAPGATE_WRITE_SCHEMAS=1 cargo test --locked --lib protocol::cloud::schema

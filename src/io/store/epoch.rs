@@ -19,7 +19,7 @@ use crate::core::time::{Stamp, Uptime};
 use crate::io::store::accounts;
 use crate::io::store::books::{Books, MeterAccount, OpenSession};
 use crate::io::store::error::{Fault, StoreError};
-use crate::io::store::files::Files;
+use crate::io::store::files::{Files, sync_name};
 use crate::io::store::ledger::{Hash, Ledger, ORIGIN, Previous, append, chain, signed, unsigned};
 use crate::io::store::verify::Bounds;
 
@@ -287,9 +287,7 @@ fn freeze(connection: &Connection, archive: &Path) -> Result<(), Fault> {
     fs::set_permissions(&staging, fs::Permissions::from_mode(0o440))?;
     fs::File::open(&staging)?.sync_all()?;
     fs::rename(&staging, archive)?;
-    let folder = archive.parent().filter(|folder| !folder.as_os_str().is_empty());
-    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(())
+    Ok(sync_name(archive)?)
 }
 
 /// No session is known to run.

@@ -101,11 +101,13 @@ impl Files {
 
     /// Creates the directory where it is missing, readable for owner and group.
     pub(super) fn create_directory(&self) -> Result<(), StoreError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(&self.directory)
-            .map_err(|error| Fault::Io(error).at("create directory", &self.directory))
+        let create = || -> io::Result<()> {
+            let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+            let missing: Vec<_> = self.directory.ancestors().take_while(is_missing).collect();
+            DirBuilder::new().recursive(true).mode(0o750).create(&self.directory)?;
+            missing.into_iter().try_for_each(sync_name)
+        };
+        create().map_err(|error| Fault::Io(error).at("create directory", &self.directory))
     }
 
     /// Keeps every other tapgate out for as long as the file is held.
@@ -135,18 +137,38 @@ impl Files {
 
     /// Renames a damaged database and its companions to `….damaged-N`.
     pub(super) fn set_aside(&self, path: &Path) -> io::Result<PathBuf> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let aside = (1..=MAX_SET_ASIDE)
-            .map(|n| self.directory.join(format!("{name}.damaged-{n}")))
+        let aside = asides(path)
             .find(|aside| !aside.exists() && !with_suffix(aside, "-wal").exists())
             .ok_or_else(|| io::Error::other("too many damaged copies are kept beside it"))?;
-        // The companions first: a database without its log is damaged, and found again as such.
-        for suffix in COMPANIONS {
-            rename_if_there(&with_suffix(path, suffix), &with_suffix(&aside, suffix))?;
-        }
+        // The database first, and for good: without its log it may be an older one that is whole.
         rename_if_there(path, &aside)?;
         self.sync_directory()?;
+        self.companions_follow(path, &aside)?;
         Ok(aside)
+    }
+
+    /// Power may have gone between a damaged database and its log: the log follows it.
+    pub(super) fn finish_setting_aside(&self, path: &Path) -> io::Result<()> {
+        if !is_orphaned_log(path) {
+            return Ok(());
+        }
+        let is_alone = |aside: &PathBuf| !with_suffix(aside, "-wal").exists();
+        match self.last_aside(path).filter(is_alone) {
+            Some(aside) => self.companions_follow(path, &aside),
+            None => Ok(()),
+        }
+    }
+
+    /// The newest damaged copy of a database.
+    pub(super) fn last_aside(&self, path: &Path) -> Option<PathBuf> {
+        asides(path).filter(|aside| aside.exists()).last()
+    }
+
+    fn companions_follow(&self, path: &Path, aside: &Path) -> io::Result<()> {
+        for suffix in COMPANIONS {
+            rename_if_there(&with_suffix(path, suffix), &with_suffix(aside, suffix))?;
+        }
+        self.sync_directory()
     }
 
     /// What an unprivileged process may still write there; `None` where that cannot be told.
@@ -176,6 +198,17 @@ pub(super) fn create_private(path: &Path) -> io::Result<()> {
 pub(super) fn is_orphaned_log(path: &Path) -> bool {
     let length = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
     length(path) == 0 && length(&with_suffix(path, "-wal")) > 0
+}
+
+/// Makes a new name of a file or folder last through a power cut.
+pub(super) fn sync_name(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// The names that damaged copies may have, oldest first.
+fn asides(path: &Path) -> impl Iterator<Item = PathBuf> {
+    (1..=MAX_SET_ASIDE).map(|n| with_suffix(path, &format!(".damaged-{n}")))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -10,6 +10,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::io::store::files::sync_name;
+
 /// Bytes of one slot: the memos of 64 stations take some 16 KiB.
 const SLOT: usize = 32 * 1024;
 /// Number, length and digest come before the text.
@@ -61,7 +63,7 @@ impl Notebook {
     }
 }
 
-/// Every block is written once, so that writing it again needs no room.
+/// Every block is written once, so that writing it again needs no room; its name will last.
 fn open_whole(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file =
@@ -71,6 +73,7 @@ fn open_whole(path: &Path) -> io::Result<File> {
         file.write_all_at(&vec![0; 2 * SLOT - length as usize], length)?;
         file.sync_all()?;
     }
+    sync_name(path)?;
     Ok(file)
 }
 

@@ -17,7 +17,7 @@ use crate::io::store::error::{Fault, StoreError};
 use crate::io::store::exchange::Standing;
 use crate::io::store::files::Files;
 use crate::io::store::gateway::{self, Counters, Current, Gateway};
-use crate::io::store::generation;
+use crate::io::store::generation::{self, Generation};
 use crate::io::store::ledger::{self, Ledger};
 use crate::io::store::lists::ListsByHand;
 use crate::io::store::lookup::Lookup;
@@ -142,7 +142,7 @@ fn recover(opening: &Opening<'_>) -> Result<(Whole, Recovered), StoreError> {
     let lock = Arc::new(files.lock()?);
     let mut salvage = Salvage { files: &files, set_aside: Vec::new() };
     let mut ledger = salvage.open(&files.ledger, Ledger::open)?;
-    let remains = salvage.set_aside.first().map(|aside| Remains::of(aside));
+    let aside = salvage.set_aside.first().cloned();
     let (notebook, memos) = Notebook::open(&files.memos());
     ledger.notebook = notebook;
     let connection = salvage.open(&files.gateway, gateway::open)?;
@@ -154,17 +154,21 @@ fn recover(opening: &Opening<'_>) -> Result<(Whole, Recovered), StoreError> {
         wall: opening.wall,
         synced: opening.synced,
     };
-    open_epoch(&mut ledger, remains, &counters.after, at)?;
+    // The count first: whoever is killed before the epoch's first record is still in this boot.
+    let keep = |before: Option<&Counters>, after: &Counters| match before {
+        Some(before) if before == after => Ok(()),
+        Some(_) | None => gateway::save_counters(&connection, after)
+            .map_err(|error| Fault::Sqlite(error).at("write", &files.gateway)),
+    };
+    keep(counters.before.as_ref(), &counters.after)?;
+    open_epoch(&mut ledger, || remains(&files, aside, &counters.after), at)?;
     let standing = ledger.standing()?;
-    let failed = |fault: Fault| fault.at("read", &files.gateway);
-    let after =
-        Counters { ledger_epoch: Some(standing.head.epoch.clone()), ..counters.after.clone() };
-    if counters.before.as_ref() != Some(&after) {
-        gateway::save_counters(&connection, &after).map_err(|error| failed(error.into()))?;
-    }
+    let epoch = Some(standing.head.epoch.clone());
+    let after = Counters { ledger_epoch: epoch, ..counters.after.clone() };
+    keep(Some(&counters.after), &after)?;
     let current = salvage.allowlist(&connection)?;
-    let out_of_service =
-        gateway::out_of_service(&connection).map_err(|error| failed(error.into()))?;
+    let out_of_service = gateway::out_of_service(&connection)
+        .map_err(|error| Fault::Sqlite(error).at("read", &files.gateway))?;
     let books = ledger.books()?;
     let recorded = ledger.recorded_allowlist()?;
     let seen = counters.before.as_ref().and_then(|before| before.seen);
@@ -230,6 +234,8 @@ impl Salvage<'_> {
         path: &Path,
         open: impl Fn(&Path) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let finished = self.files.finish_setting_aside(path);
+        finished.map_err(|error| Fault::Io(error).at("set aside", path))?;
         match open(path) {
             Err(error @ StoreError::Damaged { .. }) => {
                 self.set_aside(path, &error)?;
@@ -261,8 +267,9 @@ impl Salvage<'_> {
                 }
             };
             if decided != Some(generation) {
-                let saved = gateway::save_pointer(connection, generation, arrived);
-                saved.map_err(|e| Fault::Sqlite(e).at("write", &self.files.gateway))?;
+                let is_new = decided.is_none();
+                let adopted = adopt(connection, generation, arrived, is_new.then_some(&found));
+                adopted.map_err(|fault| fault.at("write", &self.files.gateway))?;
             }
             let (allowlist, issued_at) = (found.allowlist, found.issued_at);
             let parts = found.parts;
@@ -279,6 +286,22 @@ impl Salvage<'_> {
         self.set_aside.push(aside);
         Ok(())
     }
+}
+
+/// Lets a list decide that did not before. One that was never pointed to, because power went in
+/// the middle of its switch, ends local blocks as it would have done then.
+fn adopt(
+    connection: &Connection,
+    generation: u64,
+    arrived: Option<Stamp>,
+    new: Option<&Generation>,
+) -> Result<(), Fault> {
+    let transaction = connection.unchecked_transaction()?;
+    gateway::save_pointer(&transaction, generation, arrived)?;
+    if let Some(new) = new {
+        overrides::end_needless(&transaction, &new.connection)?;
+    }
+    Ok(transaction.commit()?)
 }
 
 struct Boot {
@@ -319,17 +342,31 @@ fn count_boot(
 
 fn open_epoch(
     ledger: &mut Ledger,
-    remains: Option<Remains>,
-    counters: &Counters,
+    remains: impl FnOnce() -> Remains,
     at: Stamp,
 ) -> Result<(), StoreError> {
     if ledger.head()?.is_some() {
         return Ok(());
     }
-    let mut remains = remains.unwrap_or_default();
+    ledger.open_epoch(&uuid::Uuid::new_v4().to_string(), remains(), at)
+}
+
+/// What is left of the ledger before this one: of the one that was set aside at this start, or at
+/// one before, after which power went before there was a new epoch.
+fn remains(files: &Files, aside: Option<PathBuf>, counters: &Counters) -> Remains {
+    let mut remains = match aside {
+        Some(aside) => Remains::of(&aside),
+        None => {
+            let earlier = files.last_aside(&files.ledger).map(|aside| Remains::of(&aside));
+            let known = &counters.ledger_epoch;
+            let is_the_last =
+                |remains: &Remains| known.is_none() || remains.previous.epoch == *known;
+            earlier.filter(is_the_last).unwrap_or_default()
+        }
+    };
     // A file that is gone, or unreadable from its first page, has left its name at least.
     if remains.previous.epoch.is_none() {
         remains.previous.epoch.clone_from(&counters.ledger_epoch);
     }
-    ledger.open_epoch(&uuid::Uuid::new_v4().to_string(), remains, at)
+    remains
 }

@@ -47,8 +47,17 @@ impl PartFolder {
         match File::open(&path) {
             Ok(file) if is_whole(&file, part)? => Ok(true),
             Ok(_) => fs::remove_file(&path).map(|()| false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.finish(part),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Power may have gone after the last chunk and before its part had its name: no chunk will
+    /// come that could end it.
+    fn finish(&self, part: &Part) -> io::Result<bool> {
+        match self.progress(part) {
+            Some((layout, prefix)) if prefix == layout.n => self.open(part)?.finish(),
+            Some(_) | None => Ok(false),
         }
     }
 
