@@ -5,6 +5,8 @@
 
 mod bad_input;
 mod badges;
+#[path = "../support/broken.rs"]
+mod broken;
 mod cli;
 mod cloud;
 mod commands;
@@ -14,7 +16,6 @@ mod consumer_process;
 mod daemon;
 mod fork;
 mod full_disk;
-mod fuzz;
 mod listener;
 mod lists;
 mod maintenance;
