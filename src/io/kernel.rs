@@ -1,5 +1,5 @@
-//! Calls of the system of which neither the standard library nor rustix has a safe form. The only module
-//! with `unsafe`; `tests/tidy.rs` keeps it so.
+//! Calls of the system of which neither the standard library nor rustix has a safe form. The only
+//! module with `unsafe`; `tests/tidy.rs` keeps it so.
 
 #![expect(unsafe_code, reason = "libc's calls are unsafe; what they need is made here")]
 

@@ -14,6 +14,7 @@ mod consumer;
 #[path = "../support/consumer.rs"]
 mod consumer_process;
 mod daemon;
+mod fire;
 mod fork;
 mod full_disk;
 mod listener;
