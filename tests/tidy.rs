@@ -46,6 +46,11 @@ const LAYERS: [(&str, &[&str]); 3] = [
     ("src/io", &["crate::daemon", "crate::cli", "crate::{"]),
 ];
 
+/// What lets code be unsafe.
+const UNSAFE: [&str; 2] = ["unsafe", "unsafe_code"];
+/// Where it is.
+const UNSAFE_MODULE: &str = "src/io/kernel.rs";
+
 #[test]
 fn the_core_is_pure() {
     let mut forbidden: Vec<String> = IMPURE.map(String::from).to_vec();
@@ -60,6 +65,14 @@ fn layers_name_only_what_lies_below() {
         let forbidden: Vec<String> = forbidden.iter().map(|name| name.to_string()).collect();
         assert_eq!(faults_in(&[folder], |text| named(text, &forbidden)), [""; 0]);
     }
+}
+
+#[test]
+fn one_module_is_unsafe() {
+    let faults = faults_in(&["src", "benches"], |text| named(text, &UNSAFE.map(String::from)));
+    let elsewhere: Vec<_> = faults.iter().filter(|it| !it.starts_with(UNSAFE_MODULE)).collect();
+    assert_eq!(elsewhere, [""; 0]);
+    assert!(!faults.is_empty(), "{UNSAFE_MODULE} needs no exception any more");
 }
 
 #[test]
@@ -310,6 +323,16 @@ mod rules_can_fail {
         }
         assert_eq!(named("fn f<'a>() { HashMap }", &impure).len(), 1, "a lifetime is no quote");
         assert_eq!(named("let c = '\\''; HashMap", &impure).len(), 1);
+    }
+
+    #[test]
+    fn finds_code_that_is_unsafe() {
+        let names = UNSAFE.map(String::from);
+        for text in ["unsafe { call() }", "#[expect(unsafe_code, reason = \"r\")]", "unsafe impl S"]
+        {
+            assert_eq!(named(text, &names).len(), 1, "{text}");
+        }
+        assert_eq!(named("// unsafe\nlet unsafely = \"unsafe\";", &names), [""; 0]);
     }
 
     #[test]

@@ -162,6 +162,11 @@ impl Library {
     }
 }
 
+/// Checks a profile as text.
+pub fn parse_profile(text: &str, file: &str) -> Result<Profile, Vec<Problem>> {
+    profile_file::parse(file, text)
+}
+
 /// Reads and checks one profile file.
 pub fn read_profile(file: &Path) -> Result<(Profile, String), Vec<Problem>> {
     let text = read_text(file).map_err(|problem| vec![problem])?;

@@ -8,6 +8,7 @@ pub mod card;
 pub mod cloud;
 pub mod devices;
 pub mod leash;
+pub mod parsers;
 pub mod pcscd;
 mod play;
 mod ports;

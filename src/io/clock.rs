@@ -1,12 +1,11 @@
 //! The kernel's clocks.
 
-#![expect(unsafe_code, reason = "adjtimex(2) is the kernel's word on synchronisation")]
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::kernel;
 use crate::core::time::{Stamp, Uptime, Wall};
 
 /// Reads the clocks of this boot. Clones share what is known of its trustworthiness.
@@ -80,18 +79,7 @@ pub const SYNCHRONISED: &str = "/run/tapgate-clock/synchronised";
 /// Whether the kernel says that the clock is disciplined; any NTP client sets this. The unit's
 /// sandbox does not let the daemon ask: there `tapgate-clock.service` does it.
 pub fn is_synchronised() -> bool {
-    kernel_says_synchronised() || Path::new(SYNCHRONISED).exists()
-}
-
-fn kernel_says_synchronised() -> bool {
-    const STA_UNSYNC: libc::c_int = 0x40;
-    const TIME_ERROR: libc::c_int = 5;
-    // SAFETY: timex is plain old data for which all zeros is valid, and `modes` = 0 only reads.
-    let (state, status) = unsafe {
-        let mut timex: libc::timex = std::mem::zeroed();
-        (libc::adjtimex(&mut timex), timex.status)
-    };
-    state >= 0 && state != TIME_ERROR && status & STA_UNSYNC == 0
+    kernel::clock_is_disciplined() || Path::new(SYNCHRONISED).exists()
 }
 
 #[cfg(test)]

@@ -6,9 +6,6 @@
 
 /// Call it before the first thread starts.
 pub fn share_one_arena() {
-    #[expect(unsafe_code, reason = "no safe form in std; it changes nothing but the setting")]
     // Where it is not taken, more memory is used and nothing else.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
+    super::kernel::limit_arenas(1);
 }

@@ -5,6 +5,7 @@ pub mod control;
 pub mod feed;
 pub mod identity;
 pub mod journal;
+mod kernel;
 pub mod memory;
 pub mod modbus;
 pub mod mqtt;

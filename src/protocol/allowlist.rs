@@ -161,8 +161,10 @@ impl Head {
     /// A head from the JSON that was published or signed. Members that it does not know are
     /// ignored, but must be strict JSON too.
     pub fn parse(bytes: &[u8]) -> Result<Head, BadMessage> {
+        // What is skipped in entries and deltas is UTF-8 too.
+        let utf8 = std::str::from_utf8(bytes).map_err(|_| BadMessage("it is not UTF-8".into()))?;
         let members: Members =
-            serde_json::from_slice(bytes).map_err(|error| BadMessage(plain(&error)))?;
+            serde_json::from_str(utf8).map_err(|error| BadMessage(plain(&error)))?;
         let plain = &members.plain;
         let list = text(plain, "list").filter(|list| is_uuid(list)).ok_or_else(|| bad("list"))?;
         let digest = text(plain, "digest").filter(|d| is_sha256(d)).ok_or_else(|| bad("digest"))?;

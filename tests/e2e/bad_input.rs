@@ -10,8 +10,8 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tapgate::protocol::cloud::Down;
 
+use crate::broken::{Dice, mutated};
 use crate::daemon::refused;
-use crate::fuzz::{Dice, mutated};
 use crate::people::{self, ANNA, CHARGER_COIL, DRYER_METER};
 use crate::site::{Site, records};
 
@@ -182,7 +182,7 @@ fn broken_messages_from_the_cloud_change_nothing() {
             site.cloud.publish_raw(down, payload, false);
         }
         for _ in 0..PER_MESSAGE {
-            site.cloud.publish_raw(down, mutated(&message, &mut dice), false);
+            site.cloud.publish_raw(down, mutated(message.as_bytes(), &mut dice), false);
         }
     }
     // They are handled in order: this one comes after all of them.

@@ -5,6 +5,8 @@
 
 mod bad_input;
 mod badges;
+#[path = "../support/broken.rs"]
+mod broken;
 mod cli;
 mod cloud;
 mod commands;
@@ -12,9 +14,9 @@ mod consumer;
 #[path = "../support/consumer.rs"]
 mod consumer_process;
 mod daemon;
+mod fire;
 mod fork;
 mod full_disk;
-mod fuzz;
 mod listener;
 mod lists;
 mod maintenance;

@@ -359,6 +359,12 @@ impl Site {
         serde_json::from_value(writes["writes"].clone()).expect("pairs")
     }
 
+    /// Relays that were opened while a load was behind them: which, and the watts.
+    pub(crate) fn cuts(&mut self) -> Vec<(u8, u32)> {
+        let cuts = self.peer.order(json!({"do": "cuts"}));
+        serde_json::from_value(cuts["cuts"].clone()).expect("pairs")
+    }
+
     /// Waits until a station's meter has shown a machine at work.
     pub(crate) fn until_in_use(&mut self, station: &str) {
         self.until("the station is in use", |site| {

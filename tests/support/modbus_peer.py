@@ -16,6 +16,7 @@ Says {"ready": PORT-OR-PATH} on stdout, then answers each JSON line on stdin wit
     {"do": "board"}                                 -> {"inputs": 3}, reads of the inputs
     {"do": "read", "unit": 11}                      -> {"wh": 12346, "requests": 7}
     {"do": "writes"}                                -> {"writes": [[0, true], [0, false]]}
+    {"do": "cuts"}                                  -> {"cuts": [[0, 2000]]}, opened under this load
     {"do": "witness", "folder": A, "copy": B}       copies A before the next relay changes
 
 Ends when stdin does.
@@ -61,6 +62,8 @@ class Relays(Unit):
         self.followers = {}
         self.input_reads = 0
         self.writes = []
+        self.cuts = []
+        self.load = lambda coil: 0
         self.witness = None
         self.on_change = lambda: None
 
@@ -85,6 +88,9 @@ class Relays(Unit):
             shutil.copytree(*self.witness)
             self.witness = None
         self.writes += [[address + n, bool(value)] for n, value in enumerate(values)]
+        for coil, value in enumerate(values, address):
+            if self.coils[coil] and not value and self.load(coil):
+                self.cuts.append([coil, self.load(coil)])
         self.on_change()
         self.coils[address : address + len(values)] = [bool(value) for value in values]
         return None
@@ -142,6 +148,9 @@ class Peer:
         self.relays = Relays()
         self.relay_unit = options.relay
         self.meters = {int(unit): Meter(int(unit), self.relays) for unit in options.meters.split(",")}
+        self.relays.load = lambda coil: sum(
+            meter.power() for meter in self.meters.values() if meter.coil == coil
+        )
         self.relays.on_change = lambda: [meter.count() for meter in self.meters.values()]
         self.units = {self.relay_unit: self.relays, **self.meters}
         self.context = ModbusServerContext(devices=dict(self.units), single=False)
@@ -175,6 +184,8 @@ class Peer:
             return {"inputs": self.relays.input_reads}
         elif what == "writes":
             return {"writes": self.relays.writes}
+        elif what == "cuts":
+            return {"cuts": self.relays.cuts}
         elif what == "witness":
             self.relays.witness = (order["folder"], order["copy"])
         elif what == "read":

@@ -231,7 +231,7 @@ impl Written {
     }
 }
 
-fn request_of(order: &BusOrder) -> Result<Request, BusFailure> {
+pub(super) fn request_of(order: &BusOrder) -> Result<Request, BusFailure> {
     let within = |address: u16, count: usize, limit: usize| {
         let end = usize::from(address) + count;
         if count == 0 || count > limit || end > 0x1_0000 {

@@ -18,6 +18,8 @@ mod frame;
 mod health;
 mod link;
 mod meters;
+#[cfg(feature = "demo")]
+pub mod outside;
 mod pdu;
 mod plan;
 mod points;

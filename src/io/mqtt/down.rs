@@ -94,6 +94,8 @@ pub(super) fn read(
         Some(typ) => keys.verify(payload, typ).map_err(Refused::BadSignature)?,
         None => payload.to_vec(),
     };
+    // Readers of members do not look into those that they skip.
+    std::str::from_utf8(&json).map_err(|error| malformed(error.to_string()))?;
     let message = match down {
         Down::Ack => Ack::parse(&json).map(Message::Ack),
         Down::Allowlist => object(json).map(Message::AllowlistHead),
@@ -132,6 +134,7 @@ mod tests {
             ["{", "[]", "7", "null", "\"x\"", "{}}", "\u{fffd}", deep.as_str(), long.as_str()];
         let mut rubbish: Vec<Vec<u8>> = texts.map(|text| text.as_bytes().to_vec()).to_vec();
         rubbish.push(vec![0xff, 0xfe, 0x00]);
+        rubbish.push([&br#"{"skipped":""#[..], &[0xff], br#""}"#].concat());
         for rubbish in rubbish {
             for what in ["ack", "part", "cmd"] {
                 let refused = judge(what, rubbish.clone(), false);

@@ -13,6 +13,8 @@ mod events;
 mod ledger;
 mod link;
 mod outbox;
+#[cfg(feature = "demo")]
+pub mod outside;
 mod probe;
 mod sender;
 mod session;

@@ -3,7 +3,7 @@
 //! Blocking, in a connection of its own beside the daemon's. MQTT 5 is tried first, only because
 //! its answers say whether a subscription or a message was allowed; MQTT 3.1.1 is silent there.
 
-mod packet;
+pub(super) mod packet;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -167,7 +167,7 @@ fn permissions(
 }
 
 /// Bytes to and from the broker, encrypted or not.
-trait Stream: Read + Write {}
+pub(super) trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 fn resolve(cloud: &Cloud) -> Result<Vec<SocketAddr>, Check> {

@@ -76,8 +76,9 @@ impl TrustedKeys {
             gw: Option<String>,
             typ: Option<String>,
         }
+        let content = std::str::from_utf8(content).map_err(|_| BadSignature::OtherGateway)?;
         let audience: Audience =
-            serde_json::from_slice(content).map_err(|_| BadSignature::OtherGateway)?;
+            serde_json::from_str(content).map_err(|_| BadSignature::OtherGateway)?;
         if audience.gw.as_deref() != Some(&self.gateway_id) {
             return Err(BadSignature::OtherGateway);
         }

@@ -110,7 +110,7 @@ fn ask_for_uid(card: &Card) -> Result<CardRead, Error> {
 }
 
 /// The UID in an answer: 4, 7 or 10 bytes and 90 00; all else is unreadable.
-fn uid_in(answer: &[u8]) -> CardRead {
+pub(super) fn uid_in(answer: &[u8]) -> CardRead {
     match answer {
         [uid @ .., 0x90, 0x00] => match Uid::new(uid) {
             Some(uid) => CardRead::Uid(uid),

@@ -45,6 +45,15 @@ pub use lister::names;
 use outbox::Outbox;
 use stop::Stop;
 
+/// The number in a card's answer to GET DATA; `None` where it is unreadable.
+#[cfg(feature = "demo")]
+pub fn uid_in(answer: &[u8]) -> Option<Uid> {
+    match card::uid_in(answer) {
+        card::CardRead::Uid(uid) => Some(uid),
+        card::CardRead::Unreadable(_) => None,
+    }
+}
+
 /// Stack of each thread: libpcsclite and a log line need a fraction of it.
 const STACK: usize = 256 * 1024;
 

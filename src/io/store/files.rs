@@ -173,19 +173,8 @@ impl Files {
 
     /// What an unprivileged process may still write there; `None` where that cannot be told.
     pub(super) fn free_bytes(&self) -> Option<u64> {
-        use std::os::unix::ffi::OsStrExt;
-        let path = std::ffi::CString::new(self.directory.as_os_str().as_bytes()).ok()?;
-        let mut answer = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-        #[expect(unsafe_code, reason = "statvfs has no safe form in std; both pointers are valid")]
-        let answer = unsafe {
-            if libc::statvfs(path.as_ptr(), answer.as_mut_ptr()) != 0 {
-                return None;
-            }
-            answer.assume_init()
-        };
-        // The fields' width depends on the platform.
-        #[expect(clippy::useless_conversion, reason = "they are 32 bits wide on some platforms")]
-        u64::from(answer.f_bavail).checked_mul(u64::from(answer.f_frsize))
+        let disk = rustix::fs::statvfs(&self.directory).ok()?;
+        disk.f_bavail.checked_mul(disk.f_frsize)
     }
 }
 

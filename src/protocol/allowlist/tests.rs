@@ -59,6 +59,16 @@ fn digests_are_those_of_an_independent_implementation() {
 }
 
 #[test]
+fn a_head_is_utf8_also_where_it_is_not_looked_into() {
+    let text = head(r#""entries":[],"deltas":[{"base":42,"later":"@"}]"#);
+    let [before, after] = text.split('@').collect::<Vec<_>>()[..] else { panic!("one") };
+    let with = |bytes: &[u8]| [before.as_bytes(), bytes, after.as_bytes()].concat();
+
+    assert!(Head::parse(&with("ü".as_bytes())).is_ok());
+    assert!(Head::parse(&with(b"\xfc")).is_err());
+}
+
+#[test]
 fn a_bad_entry_names_its_field() {
     let cases = [
         ("badge", r#""b 1""#),

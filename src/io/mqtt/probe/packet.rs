@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 /// From here on a code says no (MQTT 5, 2.4).
-pub(super) const FAILURE: u8 = 0x80;
+pub(in crate::io::mqtt) const FAILURE: u8 = 0x80;
 /// Largest answer that is read; a probe asks for nothing long, but a retained list may come.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// Messages that may come before the answer that is waited for: what is retained for a gateway.
@@ -17,7 +17,7 @@ const WITH_USERNAME: u8 = 0x80;
 
 /// The protocol's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
+pub(in crate::io::mqtt) enum Version {
     Three,
     Five,
 }
@@ -48,14 +48,14 @@ impl Version {
 }
 
 /// Who connects.
-pub(super) struct Login<'a> {
-    pub(super) client_id: &'a str,
-    pub(super) username: Option<&'a str>,
-    pub(super) password: Option<String>,
+pub(in crate::io::mqtt) struct Login<'a> {
+    pub(in crate::io::mqtt) client_id: &'a str,
+    pub(in crate::io::mqtt) username: Option<&'a str>,
+    pub(in crate::io::mqtt) password: Option<String>,
 }
 
 impl Login<'_> {
-    pub(super) fn describe(&self) -> String {
+    pub(in crate::io::mqtt) fn describe(&self) -> String {
         match (self.username, &self.password) {
             (None, _) => "no user name".into(),
             (Some(user), None) => format!("user {user}, no password"),
@@ -66,18 +66,18 @@ impl Login<'_> {
 
 /// The answer to CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(in crate::io::mqtt) struct Answer {
     version: Version,
     code: u8,
 }
 
 impl Answer {
-    pub(super) fn is_unsupported_version(&self) -> bool {
+    pub(in crate::io::mqtt) fn is_unsupported_version(&self) -> bool {
         self.version == Version::Five && matches!(self.code, 0x01 | 0x84)
     }
 
     /// Why the broker refuses; what to do follows the semicolon.
-    pub(super) fn check_connected(self, broker: &str) -> Result<(), String> {
+    pub(in crate::io::mqtt) fn check_connected(self, broker: &str) -> Result<(), String> {
         // MQTT 3.1.1, table 3.1; MQTT 5, table 3-1.
         let why = match self.code {
             0 => return Ok(()),
@@ -98,7 +98,11 @@ impl Answer {
 
 type Wire<'a> = &'a mut dyn super::Stream;
 
-pub(super) fn connect(wire: Wire<'_>, version: Version, login: &Login<'_>) -> io::Result<Answer> {
+pub(in crate::io::mqtt) fn connect(
+    wire: Wire<'_>,
+    version: Version,
+    login: &Login<'_>,
+) -> io::Result<Answer> {
     let mut body = string("MQTT");
     let username = login.username.map_or(0, |_| WITH_USERNAME);
     let password = login.password.as_ref().map_or(0, |_| WITH_PASSWORD);
@@ -114,7 +118,11 @@ pub(super) fn connect(wire: Wire<'_>, version: Version, login: &Login<'_>) -> io
 }
 
 /// The code for the filter.
-pub(super) fn subscribe(wire: Wire<'_>, version: Version, filter: &str) -> io::Result<u8> {
+pub(in crate::io::mqtt) fn subscribe(
+    wire: Wire<'_>,
+    version: Version,
+    filter: &str,
+) -> io::Result<u8> {
     let mut body = vec![0, 1];
     body.extend(version.no_properties());
     body.extend(string(filter));
@@ -124,7 +132,7 @@ pub(super) fn subscribe(wire: Wire<'_>, version: Version, filter: &str) -> io::R
 }
 
 /// The code for the message, QoS 1; MQTT 3.1.1 has none and confirms what it drops.
-pub(super) fn publish(
+pub(in crate::io::mqtt) fn publish(
     wire: Wire<'_>,
     version: Version,
     topic: &str,
@@ -138,7 +146,7 @@ pub(super) fn publish(
     Ok(answer.get(2).copied().unwrap_or(0))
 }
 
-pub(super) fn disconnect(wire: Wire<'_>) {
+pub(in crate::io::mqtt) fn disconnect(wire: Wire<'_>) {
     // The probe is over: a broker that is gone already has no need of it.
     wire.write_all(&[0xe0, 0]).and_then(|()| wire.flush()).ok();
 }

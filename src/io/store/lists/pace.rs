@@ -1,7 +1,8 @@
 //! Keeps a long list from filling the disk's queue: a tap's commit waits behind what is in it.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+
+use crate::io::kernel;
 
 /// Handed to the disk at once: 20 ms of a slow card.
 const SLICE_BYTES: u64 = 256 * 1024;
@@ -29,14 +30,8 @@ impl Pacer {
             return;
         }
         self.since = 0;
-        let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-            | libc::SYNC_FILE_RANGE_WRITE
-            | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-        #[expect(unsafe_code, reason = "no safe form in std; the descriptor is open")]
         // Only the pace depends on it: whether the bytes are safe is what the final sync says.
-        unsafe {
-            libc::sync_file_range(self.file.as_raw_fd(), 0, 0, flags);
-        }
+        kernel::wait_for_writes(&self.file);
     }
 }
 

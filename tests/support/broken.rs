@@ -34,18 +34,29 @@ const VALUES: [&str; 12] = [
 ];
 
 /// One way in which a message breaks.
-pub(crate) fn mutated(message: &str, dice: &mut Dice) -> Vec<u8> {
-    let mut bytes = message.as_bytes().to_vec();
+pub(crate) fn mutated(message: &[u8], dice: &mut Dice) -> Vec<u8> {
+    let named = std::str::from_utf8(message).ok().filter(|text| !members(text).is_empty());
+    match (dice.below(8), named) {
+        (6, Some(text)) => with_other_value(text, dice).into_bytes(),
+        (7, Some(text)) => without_a_member(text, dice),
+        (way, _) => broken(message, way, dice),
+    }
+}
+
+/// One way in which bytes break, whatever they are.
+fn broken(bytes: &[u8], way: usize, dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if bytes.is_empty() {
+        return dice.bytes(way);
+    }
     let at = dice.below(bytes.len());
-    match dice.below(8) {
+    match way {
         0 => bytes.truncate(at),
         1 => bytes[at] ^= 1 << dice.below(8),
         2 => bytes.insert(at, dice.below(256) as u8),
         3 => drop(bytes.remove(at)),
         4 => bytes = dice.bytes(at),
-        5 => bytes.extend_from_within(at..),
-        6 => return with_other_value(message, dice).into_bytes(),
-        _ => return without_a_member(message, dice),
+        _ => bytes.extend_from_within(at..),
     }
     bytes
 }
