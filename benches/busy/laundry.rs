@@ -107,7 +107,7 @@ impl Laundry {
         for machine in &mut self.machines {
             machine.watt_s += machine.power_w();
             machine.ran_s += u64::from(machine.closed);
-            if machine.pace != Pace::Idle || self.second % IDLE_POLL_S == 0 {
+            if machine.pace != Pace::Idle || self.second.is_multiple_of(IDLE_POLL_S) {
                 self.events.extend([machine.switch_event(), machine.meter_event()]);
             }
         }

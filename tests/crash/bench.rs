@@ -244,7 +244,7 @@ impl Bench {
             let hash = self.store().hashes(vec![upto]).await?[0].expect("it is kept");
             let epoch = standing.head.epoch;
             self.store()
-                .acknowledge(Acknowledgement { epoch, upto, hash, issued_at: now.wall })
+                .acknowledge(Acknowledgement { epoch, upto, hash, issued_at: now.wall, at: now })
                 .await
         };
         let outcome = self.runtime.block_on(ack).expect("acknowledged");
