@@ -44,8 +44,9 @@ demo: setup
 	  sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'); \
 	"$$target/release/tapgate" demo $(if $(DURATION),--duration $(DURATION))
 
+# Most tests wait for real parts: twice as many at once as there are processors.
 test: setup lint supply-chain
-	cargo test --locked --no-fail-fast
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} cargo test --locked --no-fail-fast
 
 soak: PACKAGES += $(SOAK_PACKAGES)
 soak: setup
