@@ -21,8 +21,8 @@ use crate::protocol::control::{BusFailure, BusOrder, FailureKind};
 /// Unit ids that technicians give.
 const USUAL: std::ops::RangeInclusive<u8> = 1..=32;
 
-/// So many units that all answer are one device that does not look at unit ids.
-const ONE_FOR_ALL: usize = 8;
+/// Unit ids that hardly any device has: who answers to one of them too does not look at it.
+const UNUSUAL: std::ops::RangeInclusive<u8> = 200..=247;
 
 /// Unit ids to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,9 +139,8 @@ fn scan_bus(
             hang_up.join(", ")
         );
     }
-    let any_unit = present.len() >= ONE_FOR_ALL
-        && present.len() == units.len()
-        && !matches!(bus.transport, Transport::Rtu(_));
+    let all = present.len() == units.len();
+    let any_unit = all && present.len() > 1 && answers_to_any(console, bus, units)?;
     let mut found = Vec::new();
     for (index, (unit, has_registers)) in present.iter().copied().enumerate() {
         progress.show(unit, index + 1, present.len());
@@ -157,6 +156,21 @@ fn scan_bus(
     }
     progress.end();
     Ok(found)
+}
+
+/// Whether one device answers whatever the unit id: where all answer, one that nobody has does too.
+fn answers_to_any(
+    console: &mut Console,
+    bus: &Bus,
+    units: &BTreeSet<u8>,
+) -> Result<bool, BusFailure> {
+    let devices = &console.config.wiring.devices;
+    let taken = |unit: &u8| {
+        units.contains(unit) || devices.iter().any(|it| it.bus == bus.id && it.unit == *unit)
+    };
+    let Some(nobody) = UNUSUAL.rev().find(|unit| !taken(unit)) else { return Ok(false) };
+    let presence = presence(console, &bus.id, nobody)?;
+    Ok(matches!(presence, Presence::Registers | Presence::Coils))
 }
 
 /// Whether somebody has a unit id.

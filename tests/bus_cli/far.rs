@@ -172,14 +172,24 @@ fn a_scan_knows_relay_boards_by_what_they_hold_and_chargers_at_their_own_unit_id
 }
 
 #[test]
-fn a_device_that_ignores_unit_ids_is_found_once() {
-    let far = Far::serve(|_, function, first, count| eastron(function, first, count));
-    let site = Site::new(&[("garage", far.port)], "");
+fn a_device_that_ignores_unit_ids_is_found_once_and_several_devices_are_not_taken_for_one() {
+    let one = Far::serve(|_, function, first, count| eastron(function, first, count));
+    let three = Far::serve(|unit, function, first, count| match unit {
+        1..=3 => eastron(function, first, count),
+        _ => None,
+    });
+    let site = Site::new(&[("one", one.port), ("three", three.port)], "");
 
-    let (code, found, _) = site.run(&["bus", "scan", "--units", "1-9", "--json"]);
+    let (code, found, _) = site.run(&["bus", "scan", "--units", "1-3", "--json"]);
 
-    assert_eq!((code, found.as_array().map(Vec::len)), (Some(0), Some(1)), "{found}");
-    assert_eq!(found[0]["any_unit"], json!(true));
+    let units = found.as_array().cloned().unwrap_or_default();
+    let shown =
+        |unit: &Value| (unit["bus"].clone(), unit["unit"].clone(), unit["any_unit"].clone());
+    let expected =
+        [("one", 1, true), ("three", 1, false), ("three", 2, false), ("three", 3, false)];
+    let expected = expected.map(|(bus, unit, any)| (json!(bus), json!(unit), json!(any)));
+    assert_eq!(units.iter().map(shown).collect::<Vec<_>>(), expected);
+    assert_eq!(code, Some(0));
 }
 
 #[test]
