@@ -79,10 +79,13 @@ class Trial:
     def recover(self, disk, promised, what):
         """Mounts the state, as the next boot does, and recovers."""
         self.tried += 1
-        image = self.folder + "/state.img"
+        # A file of its own: mount takes a loop device that has this name already, and what that
+        # one remembers of the state before.
+        image = f"{self.folder}/state-{self.tried}.img"
         disk.save(image, self.size)
         command = ["mount", "-o", "loop,noatime", image, self.mount]
         mounted = subprocess.run(command, capture_output=True, text=True)
+        os.unlink(image)
         if mounted.returncode:
             self.faults.append(f"{what}: {mounted.stderr.strip()}")
             return
