@@ -78,16 +78,19 @@ impl Gateway {
 }
 
 impl Station {
-    /// A switch that did not open is tried again for as long as it takes, over any restart.
+    /// A switch that did not open is tried again for as long as it takes. Over a restart that must
+    /// be known where no meter tells whether it has a load; else it is opened once it has none.
     fn stuck_memo(&self) -> Option<Memo> {
-        let session = self.switch.stuck_after.filter(|_| self.switch.must_open)?;
-        let opens = self.session.is_none().then(|| self.plan.id.clone());
+        let unknown = self.switch.must_open && self.meter.is_none() && self.session.is_none();
+        let session = self.switch.stuck_after.filter(|_| unknown)?;
+        let opens = Some(self.plan.id.clone());
         Some(Memo { opens, ..blank(session) })
     }
 
     /// The last run did not get the switch to open.
     pub(super) fn remember_stuck(&mut self, memo: &Memo, turn: &mut Turn<'_>) {
-        if memo.opens.as_ref() == Some(&self.plan.id) && self.session.is_none() {
+        let here = memo.opens.as_ref() == Some(&self.plan.id);
+        if here && self.meter.is_none() && self.session.is_none() {
             self.switch.stuck_after = Some(memo.session);
             self.fault = Some(Fault::SwitchStuck);
             self.open_again(turn);

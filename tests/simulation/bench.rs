@@ -43,6 +43,8 @@ pub struct Bench {
     pub unit_dead: bool,
     pub glitch: Option<Glitch>,
     frozen_wh: i64,
+    /// The meter showed what is right since the daemon started.
+    pub shown_right: bool,
     /// When relay or unit last were at fault, by the world's time.
     pub fault_at: Option<u64>,
     /// How long it has been under load.
@@ -74,6 +76,7 @@ impl Bench {
             unit_dead: false,
             glitch: None,
             frozen_wh: 0,
+            shown_right: false,
             fault_at: None,
             loaded_ms: 0,
             odd_ms: 0,
@@ -184,6 +187,7 @@ impl Bench {
             Some(Glitch::NoValue) => return Some(Event::MeterSilent { station: id }),
             None => Answer::Right,
         };
+        self.shown_right |= self.glitch.is_none();
         match order {
             FieldOrder::ReadRegister => self.plant.register_event(&id),
             _ => self.plant.meter_event(&id),
@@ -192,7 +196,7 @@ impl Bench {
 
     /// A wrong register is told from a long absence only by who saw the right one before.
     pub fn meet_another_daemon(&mut self) {
-        self.busy_until = 0;
+        (self.shown_right, self.busy_until) = (false, 0);
         if self.glitch.is_some_and(|glitch| matches!(glitch, Glitch::Shows(much) if much > 0)) {
             self.glitch = None;
         }

@@ -229,8 +229,8 @@ impl World {
     /// Only a meter whose register is believed can be told from one that errs.
     fn is_believed(&self, id: &StationId) -> bool {
         let view = self.daemon.as_ref().and_then(|d| d.gateway.station(id, self.now()));
-        let shown = self.benches[id].plant.register_wh();
-        view.and_then(|view| view.register_wh).is_some_and(|believed| shown - believed < 4)
+        let (right, shown) = (self.benches[id].shown_right, self.benches[id].plant.register_wh());
+        right && view.and_then(|view| view.register_wh).is_some_and(|at| shown - at < 4)
     }
 
     fn a_meter_is_exchanged(&mut self) {
