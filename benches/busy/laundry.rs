@@ -112,7 +112,8 @@ impl Laundry {
             }
         }
         let opened_s = (now.uptime.0 / 1_000 % DAY_S).checked_sub(FIRST_TAP_S);
-        let tap = opened_s.filter(|open_s| open_s % TAP_EVERY_S == 0).map(|s| s / TAP_EVERY_S);
+        let tap =
+            opened_s.filter(|open_s| open_s.is_multiple_of(TAP_EVERY_S)).map(|s| s / TAP_EVERY_S);
         if let Some(number) = tap.filter(|number| *number < STATIONS * SESSIONS_EACH) {
             self.tap(number % STATIONS);
         }

@@ -88,10 +88,10 @@ impl Disk {
         self.open.values().find(|open| &open.start.station == station).map(|o| o.start.session)
     }
 
-    /// A session is on its way to its end, on record or in a memo.
+    /// A session is on its way to its end, or its switch to open, on record or in a memo.
     pub fn intends_an_end(&self) -> bool {
         let recorded = self.open.values().any(|open| open.ending.is_some());
-        recorded || self.memos.iter().any(|memo| memo.ended.is_some())
+        recorded || self.memos.iter().any(|memo| memo.ended.is_some() || memo.opens.is_some())
     }
 
     pub fn open_sessions(&self) -> usize {
