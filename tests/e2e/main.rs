@@ -7,6 +7,7 @@ mod bad_input;
 mod badges;
 #[path = "../support/broken.rs"]
 mod broken;
+mod charger;
 mod cli;
 mod cloud;
 mod commands;
@@ -28,6 +29,11 @@ mod people;
 mod reload;
 mod restart;
 mod schemas;
+#[path = "../support/simulated_device.rs"]
+mod simulated_device;
 mod site;
 mod systemd;
 mod tap;
+#[expect(dead_code, reason = "the tests of the profiles use the rest")]
+#[path = "../support/device_vectors.rs"]
+mod vectors;
