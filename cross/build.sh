@@ -209,7 +209,9 @@ case $verb in
     reproducible) reproducible "$@" ;;
     test)
         choose_compiler
-        exec cargo --config cross/site.toml test --locked --target "$(triple arm64)" --lib "$@" -- \
+        # Tests take seconds even so; built as for use they would take minutes more to build.
+        exec cargo --config cross/site.toml --config 'profile.dev.debug=false' \
+            --config 'profile.dev.package."*".opt-level=0' test --locked --target "$(triple arm64)" --lib "$@" -- \
             core:: protocol:: io::store:: ;;
     *) sed -n 's/^#     //p' "$0"; exit 64 ;;
 esac
