@@ -62,6 +62,7 @@ struct Account {
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
     rising: bool,
+    shown_wh: i64,
     since: Uptime,
     reads: u32,
 }
@@ -260,7 +261,7 @@ impl Meter {
             self.believe(register, now);
             return Verdict::Believed { gap };
         }
-        if !self.suspicion_matured(!falling, now.uptime) {
+        if !self.suspicion_matured(!falling, register, now.uptime) {
             return Verdict::Held;
         }
         self.suspicion = None;
@@ -328,10 +329,13 @@ impl Meter {
         i128::from(step_wh) <= most + i128::from(self.resolution_wh)
     }
 
-    fn suspicion_matured(&mut self, rising: bool, now: Uptime) -> bool {
+    /// No register goes backwards: one that does among the doubted readings begins their count anew.
+    fn suspicion_matured(&mut self, rising: bool, shown_wh: i64, now: Uptime) -> bool {
         let suspicion = match self.suspicion {
-            Some(held) if held.rising == rising => Suspicion { reads: held.reads + 1, ..held },
-            Some(_) | None => Suspicion { rising, since: now, reads: 1 },
+            Some(held) if held.rising == rising && shown_wh >= held.shown_wh => {
+                Suspicion { shown_wh, reads: held.reads + 1, ..held }
+            }
+            Some(_) | None => Suspicion { rising, shown_wh, since: now, reads: 1 },
         };
         self.suspicion = Some(suspicion);
         suspicion.reads >= SUSPICION_READS && now.since(suspicion.since) >= SUSPICION_SPAN

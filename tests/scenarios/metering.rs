@@ -104,6 +104,21 @@ fn a_zero_is_not_believed() {
 }
 
 #[test]
+fn two_glitches_in_a_row_are_no_exchange() {
+    let mut world = charging();
+    for shown in [4_900, 0] {
+        world.plant("charger-1").answer = Answer::Shows(shown);
+        world.run(40);
+    }
+    world.plant("charger-1").answer = Answer::Right;
+    world.run(60);
+    stop(&mut world);
+    let used = world.plant("charger-1").register_wh() - 5_000;
+    let end = world.ended().remove(0);
+    assert_eq!((end.energy_wh, end.quality), (Some(used), Quality::Measured));
+}
+
+#[test]
 fn a_spike_is_not_believed() {
     let mut world = charging();
     world.plant("charger-1").answer = Answer::Shows(900_000);
