@@ -329,7 +329,7 @@ impl Meter {
         i128::from(step_wh) <= most + i128::from(self.resolution_wh)
     }
 
-    /// No register goes backwards: one that does among the doubted readings begins their count anew.
+    /// No register goes backwards: doubted readings that do begin their count anew.
     fn suspicion_matured(&mut self, rising: bool, shown_wh: i64, now: Uptime) -> bool {
         let suspicion = match self.suspicion {
             Some(held) if held.rising == rising && shown_wh >= held.shown_wh => {
