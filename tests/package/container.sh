@@ -41,7 +41,7 @@ make_root() {
     [ -e "$2/.complete" ] && return
     rm -rf "$2"
     echo "making a root of $1 (once)"
-    mmdebstrap --quiet --variant=minbase --include=$PACKAGES "$1" "$2" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+    mmdebstrap --quiet --variant=minbase --include=$PACKAGES "$1" "$2" "${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' | head -n 1)}"
     touch "$2/.complete"
 }
 

@@ -23,7 +23,7 @@ extract_root() {
     [ -e "$cache/arm64-$SUITE/.complete" ] && return
     rm -rf "$cache/arm64-$SUITE"
     mmdebstrap --quiet --mode=root --architectures=arm64 --variant=extract --include=bash,coreutils,util-linux,grep,sed,mawk,findutils,libc-bin,base-files,base-passwd,passwd,login,init-system-helpers,systemd,systemd-sysv,dbus,polkitd,pcscd,libccid,vsmartcard-vpcd,python3,procps,udev,kmod,jq,mosquitto,mosquitto-clients,tzdata \
-        "$SUITE" "$cache/arm64-$SUITE" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+        "$SUITE" "$cache/arm64-$SUITE" "${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' | head -n 1)}"
     touch "$cache/arm64-$SUITE/.complete"
 }
 
