@@ -74,7 +74,7 @@ impl Gateway {
         let (version, boot_id) = (startup.version, startup.boot_id);
         let step = gateway.turn(now, |gateway, turn| {
             turn.record(Fact::GatewayStarted { version, boot_id });
-            tell_of_clock(survivors.newest, turn);
+            tell_of_clock(survivors.recorded, turn);
             gateway.take_over(survivors, turn);
             for station in &mut gateway.stations {
                 let id = station.plan.id.clone();
@@ -369,11 +369,12 @@ impl Gateway {
     }
 }
 
-/// The clock became right while no daemon ran: the stamps before were of a wrong one.
-fn tell_of_clock(newest: Option<Stamp>, turn: &mut Turn<'_>) {
-    let Some(newest) = newest.filter(|newest| newest.boot == turn.now.boot) else { return };
-    if turn.now.synced && !newest.synced {
-        let before = newest.wall + turn.uptime().since(newest.uptime);
+/// The clock became right unrecorded, while no daemon ran or on a disk that took nothing: the
+/// stamps before were of a wrong one.
+fn tell_of_clock(recorded: Option<Stamp>, turn: &mut Turn<'_>) {
+    let Some(recorded) = recorded.filter(|at| at.boot == turn.now.boot) else { return };
+    if turn.now.synced && !recorded.synced {
+        let before = recorded.wall + turn.uptime().since(recorded.uptime);
         turn.record(Fact::ClockSet { wall: turn.now.wall, before });
     }
 }

@@ -52,6 +52,8 @@ pub struct Survivors {
     pub out_of_service: Vec<(StationId, Option<String>)>,
     /// The newest stamp in the store: an outage counts from it.
     pub newest: Option<Stamp>,
+    /// The stamp of the newest record: what the ledger's readers know of the clock.
+    pub recorded: Option<Stamp>,
     /// What sessions remember beyond their records.
     pub memos: Vec<Memo>,
     /// A new epoch was opened at this start, or later than any record of use: it took the accounts

@@ -58,6 +58,8 @@ pub struct Recovered {
     pub meters: Vec<MeterAccount>,
     /// The newest moment before this start of which the store knows; an outage counts from it.
     pub newest: Option<Stamp>,
+    /// When the newest record was made.
+    pub recorded: Option<Stamp>,
     /// Which allowlist decides; `None` where there was none yet.
     pub allowlist: Option<Allowlist>,
     /// When the cloud issued it.
@@ -179,6 +181,7 @@ fn recover(opening: &Opening<'_>) -> Result<(Whole, Recovered), StoreError> {
         opened: ledger.opened()?,
         open_sessions: books.open.into_values().collect(),
         meters: books.meters.into_values().collect(),
+        recorded: newest,
         newest: newest.into_iter().chain(seen).max_by_key(|at| (at.boot, at.uptime)),
         allowlist_unrecorded: current.as_ref().is_some_and(|(current, _)| {
             let Allowlist { list, version, digest, .. } = &current.allowlist;

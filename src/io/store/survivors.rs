@@ -15,6 +15,7 @@ impl Recovered {
         Survivors {
             out_of_service: self.out_of_service.clone(),
             newest: self.newest,
+            recorded: self.recorded,
             memos: self.memos.clone(),
             ..accounts(&self.open_sessions, &self.meters, self.opened)
         }
@@ -30,7 +31,7 @@ impl Forked {
     ) -> Survivors {
         let newest: Option<Stamp> = self.opened.map(|opened| opened.at);
         let accounts = accounts(&self.open_sessions, &self.meters, self.opened);
-        Survivors { out_of_service, newest, memos, ..accounts }
+        Survivors { out_of_service, newest, recorded: newest, memos, ..accounts }
     }
 }
 

@@ -61,6 +61,7 @@ impl Disk {
             meters: self.meters.values().map(|account| account.survivor.clone()).collect(),
             out_of_service: self.out_of_service.clone(),
             newest: self.records.last().map(|record| record.at),
+            recorded: self.records.last().map(|record| record.at),
             memos: self.memos.clone(),
             epoch_opened: self.epoch_opened,
         }
