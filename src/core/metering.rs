@@ -63,6 +63,7 @@ struct Account {
 struct Suspicion {
     rising: bool,
     shown_wh: i64,
+    shown_at: Uptime,
     since: Uptime,
     reads: u32,
 }
@@ -329,16 +330,22 @@ impl Meter {
         i128::from(step_wh) <= most + i128::from(self.resolution_wh)
     }
 
-    /// No register goes backwards: doubted readings that do begin their count anew.
     fn suspicion_matured(&mut self, rising: bool, shown_wh: i64, now: Uptime) -> bool {
-        let suspicion = match self.suspicion {
-            Some(held) if held.rising == rising && shown_wh >= held.shown_wh => {
-                Suspicion { shown_wh, reads: held.reads + 1, ..held }
-            }
-            Some(_) | None => Suspicion { rising, shown_wh, since: now, reads: 1 },
-        };
+        let suspicion =
+            match self.suspicion.filter(|held| self.goes_on(held, rising, shown_wh, now)) {
+                Some(held) => Suspicion { shown_wh, shown_at: now, reads: held.reads + 1, ..held },
+                None => Suspicion { rising, shown_wh, shown_at: now, since: now, reads: 1 },
+            };
         self.suspicion = Some(suspicion);
         suspicion.reads >= SUSPICION_READS && now.since(suspicion.since) >= SUSPICION_SPAN
+    }
+
+    /// Doubted readings that are no register's begin their count anew: none goes backwards, and one
+    /// of an exchanged meter does not jump either.
+    fn goes_on(&self, held: &Suspicion, rising: bool, shown_wh: i64, now: Uptime) -> bool {
+        let step_wh = shown_wh - held.shown_wh;
+        let gap = Some(now.since(held.shown_at));
+        held.rising == rising && step_wh >= 0 && (rising || self.is_possible(step_wh, gap))
     }
 }
 
@@ -436,6 +443,16 @@ mod tests {
         meter.replace(12, second(81));
         assert_eq!(meter.register_wh(), Some(12));
         assert_eq!(meter.outstanding(), None);
+    }
+
+    #[test]
+    fn what_is_no_register_is_no_exchange_either() {
+        let mut meter = meter_at(5_000);
+        for read in 0..14 {
+            assert_eq!(meter.judge(&shows(0), second(1 + read)), Verdict::Held);
+        }
+        assert_eq!(meter.judge(&shows(4_993), second(80)), Verdict::Held);
+        assert!(matches!(meter.judge(&shows(5_000), second(81)), Verdict::Believed { .. }));
     }
 
     #[test]
