@@ -1,55 +1,39 @@
-//! One MQTT connection: its options, its event loop, and what its errors mean.
+//! One MQTT connection: how it comes up, what goes to and fro, and why it ends.
 //!
-//! Every connection has a client and an event loop of its own. rumqttc's event loop keeps what was
-//! not confirmed, sends some of it again and loses the rest; since all that matters lies in the
-//! ledger, it is thrown away with the connection.
+//! rumqttc writes, reads and numbers the packets. Its event loop is not used: it keeps what was not
+//! confirmed, sends some of it again and loses the rest; it cannot pass over a message that is too
+//! long, and it hides the line. Since all that matters lies in the ledger, everything of a
+//! connection is thrown away with it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
 
+use bytes::BytesMut;
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions,
-    NetworkOptions, Outgoing, Packet, QoS, StateError, TlsConfiguration, TlsError, Transport,
+    Connect, ConnectReturnCode, Disconnect, Event, LastWill, Login, MqttState, Packet, PingReq,
+    Publish, QoS, Request, StateError, Subscribe,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
-use super::tls::{TlsSetupError, client_config};
+use super::line::{Line, broke, dial, explain, is_close};
+use super::login::password;
+use super::packets::{MAX_PACKET_BYTES, Packets};
 use super::{Clock, Timing};
 use crate::config::Cloud;
-use crate::protocol::cloud::{MAX_PAYLOAD_BYTES, Offline, Topics};
+use crate::protocol::cloud::{Offline, Topics};
 
-/// Largest MQTT packet in either direction. What comes down is refused above 64 KiB; the rest is
-/// room for mistakes: MQTT 3.1.1 can refuse a packet only by ending the connection, and a retained
-/// one would end each one anew. rumqttc reads up to ten of them at once.
-const MAX_PACKET_BYTES: usize = 1536 * 1024;
-/// Requests that rumqttc takes without waiting; more than are ever unconfirmed.
+/// Requests that are taken without waiting; more than are ever unconfirmed.
 const REQUESTS: usize = 2 * super::session::MAX_UNCONFIRMED;
 /// Packet ids: far more than are ever unconfirmed, so that none comes round while in use.
 const PACKET_IDS: u16 = 256;
 /// How late the answer to a ping may come on a line that is fine.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Packets that wait for the session: as many as rumqttc reads at once.
-const PACKETS: usize = 8;
-
-/// A connection cannot be attempted or did not come up.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum ConnectError {
-    #[error("the broker's password {path} cannot be read: {source}; check the path and its rights")]
-    Password { path: String, source: io::Error },
-    #[error(
-        "the credential {0} is not there; add LoadCredential={0}:/path to the unit, or set \
-         password_file"
-    )]
-    Credential(String),
-    #[error(transparent)]
-    Tls(#[from] TlsSetupError),
-    #[error("{0}")]
-    Refused(String),
-}
+/// Events that wait for the session.
+const EVENTS: usize = 8;
+/// A burst of messages is confirmed whenever its answers have so many bytes.
+const FLUSH_BYTES: usize = 4_096;
 
 /// What identifies a connection.
 pub(super) struct Identity<'a> {
@@ -58,58 +42,13 @@ pub(super) struct Identity<'a> {
     pub(super) conn: u64,
 }
 
-/// A connection that is not yet up: its first poll connects.
-pub(super) fn prepare(
-    cloud: &Cloud,
-    identity: &Identity<'_>,
-    clock: Arc<dyn Clock>,
-    timing: &Timing,
-) -> Result<(AsyncClient, EventLoop), ConnectError> {
-    let mut options = MqttOptions::new(identity.gateway_id, host(cloud), cloud.port);
-    let will = serde_json::to_vec(&Offline::new(identity.conn)).expect("a will is plain JSON");
-    options
-        .set_clean_session(true)
-        .set_keep_alive(timing.keep_alive)
-        .set_inflight(PACKET_IDS)
-        .set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES)
-        .set_last_will(LastWill::new(identity.topics.state(), will, QoS::AtLeastOnce, true));
-    if let Some(password) = password(cloud)? {
-        options.set_credentials(cloud.username.clone().unwrap_or_default(), password);
-    } else if let Some(username) = &cloud.username {
-        options.set_credentials(username, "");
-    }
-    if cloud.tls {
-        let config = TlsConfiguration::Rustls(client_config(cloud, clock)?);
-        options.set_transport(Transport::tls_with_config(config));
-    }
-    let (client, mut eventloop) = AsyncClient::new(options, REQUESTS);
-    let mut network = NetworkOptions::new();
-    network.set_connection_timeout(timing.network.as_secs().max(1));
-    network.set_tcp_nodelay(true);
-    eventloop.set_network_options(network);
-    Ok((client, eventloop))
-}
-
-/// rumqttc joins host and port with a colon, and names the host to TLS as it is.
-fn host(cloud: &Cloud) -> String {
-    let bare_ipv6 = cloud.host.parse::<std::net::Ipv6Addr>().is_ok();
-    if bare_ipv6 && !cloud.tls { format!("[{}]", cloud.host) } else { cloud.host.clone() }
-}
-
-/// The broker's password, from the file or the systemd credential.
-pub(super) fn password(cloud: &Cloud) -> Result<Option<String>, ConnectError> {
-    let path = match (&cloud.password_file, &cloud.credential) {
-        (Some(path), _) => path.clone(),
-        (None, Some(name)) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
-            Some(folder) => Path::new(&folder).join(name),
-            None => return Err(ConnectError::Credential(name.clone())),
-        },
-        (None, None) => return Ok(None),
-    };
-    let text = fs::read_to_string(&path)
-        .map_err(|source| ConnectError::Password { path: path.display().to_string(), source })?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(Some(line.strip_suffix('\r').unwrap_or(line).to_owned()))
+/// Why a connection did not come up.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) reason: String,
+    /// The broker may have taken the gateway in: then its last will may still come, and the
+    /// connection's number is spent.
+    pub(super) may_have_connected: bool,
 }
 
 /// Why a connection ended.
@@ -119,146 +58,271 @@ pub(super) struct Lost {
     /// The broker closed it although the line was fine, as it does when another client comes with
     /// the same id.
     pub(super) closed_by_broker: bool,
-    /// A packet came that is too large to be read.
-    pub(super) oversized: bool,
 }
 
 impl From<String> for Lost {
     fn from(reason: String) -> Lost {
-        Lost { reason, closed_by_broker: false, oversized: false }
+        Lost { reason, closed_by_broker: false }
     }
 }
 
-/// Polls a connection until it ends, and says why it did. Nothing else may poll it: rumqttc's poll
-/// is not cancel-safe.
-pub(super) async fn pump(
-    mut eventloop: EventLoop,
-    packets: mpsc::Sender<Event>,
-    timing: Timing,
-    broker: String,
-) -> Lost {
-    let Timing { silence, keep_alive, .. } = timing;
-    let mut heard = Instant::now();
-    loop {
-        // Answers to pings show that both directions work. rumqttc notices most silences itself,
-        // but a write that blocks keeps it from looking.
-        let event = match timeout_at(heard + silence, eventloop.poll()).await {
-            Ok(Ok(event)) => without_excess(event),
-            Ok(Err(error)) => {
-                // After a silence the broker closes too, and is right to.
-                let fine = heard.elapsed() <= keep_alive + ANSWER;
-                let closed_by_broker = fine && is_close(&error);
-                let (reason, oversized) = (explain(&error, &broker), is_oversized(&error));
-                return Lost { reason, closed_by_broker, oversized };
-            }
-            Err(_) => {
-                return format!("{broker} has been silent for {} s", silence.as_secs()).into();
+/// What a session wants sent; each is taken without waiting, or false.
+pub(super) struct Requests(mpsc::Sender<Request>);
+
+impl Requests {
+    pub(super) fn publish(&self, topic: String, retain: bool, payload: Vec<u8>) -> bool {
+        let mut publish = Publish::new(topic, QoS::AtLeastOnce, payload);
+        publish.retain = retain;
+        self.0.try_send(Request::Publish(publish)).is_ok()
+    }
+
+    pub(super) fn subscribe(&self, filter: String) -> bool {
+        let subscribe = Subscribe::new(filter, QoS::AtLeastOnce);
+        self.0.try_send(Request::Subscribe(subscribe)).is_ok()
+    }
+
+    pub(super) fn disconnect(&self) -> bool {
+        self.0.try_send(Request::Disconnect(Disconnect)).is_ok()
+    }
+}
+
+/// A channel for the events of one connection.
+pub(super) fn event_channel() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
+    mpsc::channel(EVENTS)
+}
+
+/// A connection that is up.
+pub(super) struct Connection {
+    wire: Wire,
+    state: MqttState,
+    requests: mpsc::Receiver<Request>,
+    /// When the broker last showed that both directions work.
+    heard: Instant,
+}
+
+impl Connection {
+    /// Reaches the broker and is taken in by it.
+    pub(super) async fn open(
+        cloud: &Cloud,
+        identity: &Identity<'_>,
+        clock: Arc<dyn Clock>,
+        timing: &Timing,
+    ) -> Result<(Requests, Connection), Failed> {
+        let broker = cloud.endpoint();
+        let mut may_have_connected = false;
+        let opening = async {
+            let connect = connect_packet(cloud, identity, timing)?;
+            let line = dial(cloud, clock).await?;
+            let mut wire = Wire::new(line, broker.clone(), timing.clone());
+            may_have_connected = true;
+            let answer = wire.introduce(connect).await.map_err(|lost| lost.reason)?;
+            match answer {
+                Packet::ConnAck(ack) if ack.code == ConnectReturnCode::Success => Ok(wire),
+                Packet::ConnAck(ack) => {
+                    may_have_connected = false;
+                    Err(refusal(ack.code, &broker))
+                }
+                other => {
+                    let kind = format!("{other:?}");
+                    let kind = kind.split('(').next().unwrap_or_default();
+                    Err(format!(
+                        "{broker} does not speak MQTT 3.1.1: it answers with {kind}; check the \
+                         port in [cloud] url"
+                    ))
+                }
             }
         };
-        if event == Event::Incoming(Packet::PingResp) {
-            heard = Instant::now();
+        let opened = timeout(timing.network, opening).await.unwrap_or_else(|_| {
+            Err(format!("{broker} does not answer; check the network and the firewall"))
+        });
+        let wire = opened.map_err(|reason| Failed { reason, may_have_connected })?;
+        let (sender, requests) = mpsc::channel(REQUESTS);
+        let state = MqttState::new(PACKET_IDS, false);
+        let connection = Connection { wire, state, requests, heard: Instant::now() };
+        Ok((Requests(sender), connection))
+    }
+
+    /// Serves the connection until it ends, and says why it did.
+    pub(super) async fn run(mut self, events: mpsc::Sender<Event>) -> Lost {
+        match self.serve(&events).await {
+            Ok(()) => Lost::from("disconnected".to_owned()),
+            Err(lost) => lost,
         }
-        // Polling on would connect anew.
-        let last = event == Event::Outgoing(Outgoing::Disconnect);
-        if packets.send(event).await.is_err() || last {
-            return Lost::from("disconnected".to_owned());
+    }
+
+    async fn serve(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Lost> {
+        let Timing { keep_alive, silence, .. } = self.wire.timing;
+        let mut ping = interval_at(Instant::now() + keep_alive, keep_alive);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if self.take_in(events).await?.is_none() {
+                return Ok(());
+            }
+            let request = tokio::select! {
+                read = self.wire.read() => {
+                    read.map_err(|lost| self.judged(lost))?;
+                    if self.wire.packets.passing_by() {
+                        // No answer to a ping can come, but the line works.
+                        self.heard = Instant::now();
+                    }
+                    continue;
+                }
+                request = self.requests.recv() => request,
+                _ = ping.tick() => {
+                    // Its answer would wait behind what passes by.
+                    (!self.wire.packets.passing_by()).then_some(Request::PingReq(PingReq))
+                }
+                () = sleep_until(self.heard + silence) => {
+                    let (broker, seconds) = (&self.wire.broker, silence.as_secs());
+                    return Err(format!("{broker} has been silent for {seconds} s").into());
+                }
+            };
+            let Some(request) = request else { continue };
+            let last = matches!(request, Request::Disconnect(_));
+            let packet = self.state.handle_outgoing_packet(request);
+            let packet = packet.map_err(|error| self.wire.explain_state(&error))?;
+            self.answer(packet)?;
+            self.wire.flush().await?;
+            if self.hand_over(events).await.is_none() || last {
+                return Ok(());
+            }
         }
+    }
+
+    /// Works off the packets that are here; `None` where nobody wants them any more.
+    async fn take_in(&mut self, events: &mpsc::Sender<Event>) -> Result<Option<()>, Lost> {
+        while let Some(packet) = self.wire.next()? {
+            if packet == Packet::PingResp {
+                self.heard = Instant::now();
+            }
+            let answer = self.state.handle_incoming_packet(packet);
+            let answer = answer.map_err(|error| self.wire.explain_state(&error))?;
+            self.answer(answer)?;
+            if self.wire.outgoing.len() >= FLUSH_BYTES {
+                self.wire.flush().await?;
+            }
+            if self.hand_over(events).await.is_none() {
+                return Ok(None);
+            }
+        }
+        self.wire.flush().await?;
+        Ok(Some(()))
+    }
+
+    fn answer(&mut self, packet: Option<Packet>) -> Result<(), Lost> {
+        packet.map_or(Ok(()), |packet| self.wire.write(&packet))
+    }
+
+    /// Tells the session what happened; `None` where it is gone.
+    async fn hand_over(&mut self, events: &mpsc::Sender<Event>) -> Option<()> {
+        while let Some(event) = self.state.events.pop_front() {
+            events.send(event).await.ok()?;
+        }
+        Some(())
+    }
+
+    /// After a silence the broker closes too, and is right to.
+    fn judged(&self, lost: Lost) -> Lost {
+        let fine = self.heard.elapsed() <= self.wire.timing.keep_alive + ANSWER;
+        Lost { closed_by_broker: lost.closed_by_broker && fine, ..lost }
     }
 }
 
-/// A payload beyond the contract's limit is judged by its length alone: the rest of it need not
-/// wait in memory.
-fn without_excess(event: Event) -> Event {
-    match event {
-        Event::Incoming(Packet::Publish(mut publish))
-            if publish.payload.len() > MAX_PAYLOAD_BYTES + 1 =>
-        {
-            publish.payload = publish.payload[..=MAX_PAYLOAD_BYTES].to_vec().into();
-            Event::Incoming(Packet::Publish(publish))
+/// Packets on a line.
+struct Wire {
+    line: Box<dyn Line>,
+    packets: Packets,
+    outgoing: BytesMut,
+    broker: String,
+    timing: Timing,
+}
+
+impl Wire {
+    fn new(line: Box<dyn Line>, broker: String, timing: Timing) -> Wire {
+        Wire { line, packets: Packets::default(), outgoing: BytesMut::new(), broker, timing }
+    }
+
+    /// Sends the first packet and waits for the answer.
+    async fn introduce(&mut self, connect: Packet) -> Result<Packet, Lost> {
+        self.write(&connect)?;
+        self.flush().await?;
+        loop {
+            match self.next()? {
+                Some(answer) => return Ok(answer),
+                None => self.read().await?,
+            }
         }
-        event => event,
+    }
+
+    fn next(&mut self) -> Result<Option<Packet>, Lost> {
+        self.packets.next().map_err(|error| broke(error, &self.broker).into())
+    }
+
+    /// Waits for bytes of the broker. Nothing is lost where this is dropped.
+    async fn read(&mut self) -> Result<(), Lost> {
+        match self.line.read_buf(self.packets.room()).await {
+            Ok(0) => {
+                let broker = &self.broker;
+                let reason = format!(
+                    "{broker} closed the connection; is another client using this gateway's id?"
+                );
+                Err(Lost { reason, closed_by_broker: true })
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.ended(&error)),
+        }
+    }
+
+    fn write(&mut self, packet: &Packet) -> Result<(), Lost> {
+        let written = packet.write(&mut self.outgoing, MAX_PACKET_BYTES);
+        written.map(drop).map_err(|error| broke(error, &self.broker).into())
+    }
+
+    async fn flush(&mut self) -> Result<(), Lost> {
+        if self.outgoing.is_empty() {
+            return Ok(());
+        }
+        let flushing = async {
+            self.line.write_all_buf(&mut self.outgoing).await?;
+            self.line.flush().await
+        };
+        match timeout(self.timing.network, flushing).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.ended(&error)),
+            Err(_) => Err(format!("{} takes no more data; is the line down?", self.broker).into()),
+        }
+    }
+
+    fn ended(&self, error: &std::io::Error) -> Lost {
+        Lost { reason: explain(error, &self.broker), closed_by_broker: is_close(error) }
+    }
+
+    fn explain_state(&self, error: &StateError) -> Lost {
+        let broker = &self.broker;
+        match error {
+            StateError::AwaitPingResp => format!("{broker} no longer answers; is the line down?"),
+            error => broke(error, broker),
+        }
+        .into()
     }
 }
 
-fn is_oversized(error: &ConnectionError) -> bool {
-    let ConnectionError::MqttState(StateError::Deserialization(error)) = error else {
-        return false;
-    };
-    matches!(error, rumqttc::Error::PayloadSizeLimitExceeded(_))
-}
-
-/// The other side closed the connection: MQTT 3.1.1 has no word for why.
-fn is_close(error: &ConnectionError) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    match error {
-        ConnectionError::MqttState(StateError::ConnectionAborted) => true,
-        ConnectionError::MqttState(
-            StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)),
-        ) => {
-            matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
-        }
-        // rumqttc's errors, not ours: whatever else there is, it is no close.
-        _ => false,
+fn connect_packet(
+    cloud: &Cloud,
+    identity: &Identity<'_>,
+    timing: &Timing,
+) -> Result<Packet, String> {
+    let password = password(cloud).map_err(|error| error.to_string())?;
+    let will = serde_json::to_vec(&Offline::new(identity.conn)).expect("a will is plain JSON");
+    let mut connect = Connect::new(identity.gateway_id);
+    connect.keep_alive = timing.keep_alive.as_secs() as u16;
+    connect.clean_session = true;
+    connect.last_will = Some(LastWill::new(identity.topics.state(), will, QoS::AtLeastOnce, true));
+    if cloud.username.is_some() || password.is_some() {
+        let username = cloud.username.clone().unwrap_or_default();
+        connect.login = Some(Login::new(username, password.unwrap_or_default()));
     }
-}
-
-/// A channel for the packets of one connection.
-pub(super) fn packet_channel() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
-    mpsc::channel(PACKETS)
-}
-
-/// Whether the broker may have seen this attempt: then its last will may still come, and the
-/// connection's number is spent.
-pub(super) fn may_have_connected(error: &ConnectionError) -> bool {
-    !matches!(
-        error,
-        ConnectionError::Io(_) | ConnectionError::Tls(_) | ConnectionError::ConnectionRefused(_)
-    )
-}
-
-/// What an error means to a technician.
-pub(super) fn explain(error: &ConnectionError, broker: &str) -> String {
-    match error {
-        ConnectionError::Io(error) => {
-            format!("{broker} cannot be reached: {error}; check [cloud] url, DNS and the firewall")
-        }
-        ConnectionError::NetworkTimeout => {
-            format!("{broker} does not answer; check the network and the firewall")
-        }
-        ConnectionError::FlushTimeout => format!("{broker} takes no more data; is the line down?"),
-        ConnectionError::ConnectionRefused(code) => refusal(*code, broker),
-        ConnectionError::Tls(TlsError::Io(error)) => {
-            explain_tls(error, broker).unwrap_or_else(|| {
-                format!("{broker} broke off TLS: {error}; is this the broker's TLS port?")
-            })
-        }
-        ConnectionError::Tls(error) => {
-            format!("{broker} is no name that TLS can check: {error}; check [cloud] url")
-        }
-        ConnectionError::MqttState(error) => explain_state(error, broker),
-        ConnectionError::NotConnAck(_) | ConnectionError::RequestsDone => {
-            format!("{broker} does not speak MQTT 3.1.1: {error}; check the port in [cloud] url")
-        }
-    }
-}
-
-fn explain_state(error: &StateError, broker: &str) -> String {
-    match error {
-        StateError::ConnectionAborted => {
-            format!("{broker} closed the connection; is another client using this gateway's id?")
-        }
-        StateError::AwaitPingResp => format!("{broker} no longer answers; is the line down?"),
-        StateError::Deserialization(rumqttc::Error::PayloadSizeLimitExceeded(bytes)) => format!(
-            "a message of {bytes} bytes is more than the {MAX_PACKET_BYTES} that a gateway takes; \
-             clear or shorten it on the down topics"
-        ),
-        StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)) => {
-            explain_tls(error, broker).unwrap_or_else(|| {
-                format!("the connection to {broker} broke: {error}; it is tried again")
-            })
-        }
-        error => format!("the connection to {broker} broke: {error}; it is tried again"),
-    }
+    Ok(Packet::Connect(connect))
 }
 
 fn refusal(code: ConnectReturnCode, broker: &str) -> String {
@@ -272,39 +336,6 @@ fn refusal(code: ConnectReturnCode, broker: &str) -> String {
         ConnectReturnCode::Success => "report this",
     };
     format!("{broker} refuses the gateway ({code:?}); {hint}")
-}
-
-/// What an error of TLS means; `None` for other errors.
-pub(super) fn explain_tls(error: &io::Error, broker: &str) -> Option<String> {
-    use rustls::CertificateError::{
-        BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext,
-        NotValidYet, NotValidYetContext, UnknownIssuer,
-    };
-    use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())?;
-    Some(match tls {
-        InvalidCertificate(UnknownIssuer | BadSignature) => {
-            format!("the certificate of {broker} is signed by an unknown authority; set ca_file")
-        }
-        InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => format!(
-            "the certificate of {broker} is for another name; write that name into [cloud] url"
-        ),
-        InvalidCertificate(Expired | ExpiredContext { .. }) => {
-            format!("the certificate of {broker} has expired; renew it, and check the clock here")
-        }
-        InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => {
-            format!(
-                "the certificate of {broker} is not valid yet; check the clock here (timedatectl)"
-            )
-        }
-        InvalidMessage(_) => {
-            format!("{broker} does not speak TLS; use mqtt:// or the broker's TLS port")
-        }
-        AlertReceived(alert) => {
-            format!("{broker} ends TLS with {alert:?}; does it want a (valid) client certificate?")
-        }
-        other => format!("TLS with {broker} failed: {other}"),
-    })
 }
 
 #[cfg(test)]

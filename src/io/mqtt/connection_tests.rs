@@ -1,4 +1,7 @@
+use std::fs;
 use std::path::PathBuf;
+
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::core::time::{Stamp, Uptime, Wall};
@@ -32,13 +35,23 @@ fn cloud() -> Cloud {
     }
 }
 
-fn error_of(cloud: &Cloud) -> String {
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(future)
+}
+
+async fn failure(cloud: &Cloud) -> Failed {
     let topics = Topics::new("gw");
     let identity = Identity { gateway_id: "gw", topics: &topics, conn: 1 };
-    match prepare(cloud, &identity, Arc::new(Noon), &Timing::default()) {
-        Ok(_) => "none".into(),
-        Err(error) => error.to_string(),
+    let timing = Timing { network: Duration::from_millis(200), ..Timing::default() };
+    match Connection::open(cloud, &identity, Arc::new(Noon), &timing).await {
+        Ok(_) => panic!("it came up"),
+        Err(failed) => failed,
     }
+}
+
+fn error_of(cloud: &Cloud) -> String {
+    run(failure(cloud)).reason
 }
 
 fn file(folder: &tempfile::TempDir, name: &str, content: &str) -> PathBuf {
@@ -85,9 +98,41 @@ fn passwords_lose_one_line_end_and_are_in_no_error() {
 }
 
 #[test]
-fn only_attempts_that_reached_the_broker_spend_a_connection_number() {
-    let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-    assert!(!may_have_connected(&ConnectionError::Io(refused)));
-    assert!(may_have_connected(&ConnectionError::NetworkTimeout));
-    assert!(may_have_connected(&ConnectionError::MqttState(StateError::ConnectionAborted)));
+fn only_attempts_that_the_broker_may_have_taken_spend_a_connection_number() {
+    let outcome = |tls, answer: Option<&'static [u8]>| {
+        run(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let port = listener.local_addr().expect("bound").port();
+            let cloud = Cloud { host: "127.0.0.1".into(), port, tls, ..cloud() };
+            let broker = async {
+                let (mut line, _) = listener.accept().await.expect("a gateway");
+                line.read_buf(&mut BytesMut::with_capacity(1_000)).await.expect("its CONNECT");
+                match answer {
+                    Some(bytes) => line.write_all(bytes).await.expect("it waits"),
+                    None => std::future::pending().await,
+                }
+                // The line stays up until the gateway has judged.
+                line
+            };
+            let (failed, _) = tokio::join!(failure(&cloud), timeout(ANSWER / 10, broker));
+            (failed.reason, failed.may_have_connected)
+        })
+    };
+    let expect = |(reason, spent): (String, bool), words: &str, may_have_connected| {
+        assert!(reason.contains(words), "{reason}");
+        assert_eq!(spent, may_have_connected, "{reason}");
+    };
+    expect(outcome(false, Some(&[0x20, 2, 0, 5])), "check username and password", false);
+    expect(outcome(false, Some(&[0x20, 2, 0, 2])), "accept this gateway's id", false);
+    expect(outcome(false, Some(&[0xd0, 0])), "it answers with PingResp; check the port", true);
+    let web = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+        Connection: close\r\n\r\n400 Bad Request";
+    expect(outcome(false, Some(web)), "does not speak MQTT", true);
+    expect(outcome(false, None), "does not answer", true);
+    expect(outcome(true, None), "does not answer", false);
+    expect(outcome(true, Some(web)), "does not speak TLS", false);
+
+    let nobody = Cloud { host: "127.0.0.1".into(), port: 1, tls: false, ..cloud() };
+    let failed = run(failure(&nobody));
+    expect((failed.reason, failed.may_have_connected), "cannot be reached", false);
 }

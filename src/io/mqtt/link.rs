@@ -3,13 +3,12 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use rumqttc::AsyncClient;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::backoff::{Backoff, jitter};
 use super::clones::{self, Closures};
-use super::connection::{self, Identity, Lost, may_have_connected};
+use super::connection::{Connection, Failed, Identity, Lost, Requests, event_channel};
 use super::ledger::Ledger;
 use super::outbox::Outbox;
 use super::sender::Window;
@@ -84,10 +83,6 @@ impl<L: Ledger> Worker<L> {
                 }
                 Attempt::Lost { held, lost } => {
                     self.closures.on_lost(lost.closed_by_broker);
-                    if lost.oversized {
-                        let (topic, detail) = (self.topics.subscription(), lost.reason.clone());
-                        self.raise(EventBody::BadMessage { topic, detail });
-                    }
                     (Some(held), lost.reason)
                 }
             };
@@ -109,34 +104,24 @@ impl<L: Ledger> Worker<L> {
             },
         };
         let identity = Identity { gateway_id: &self.gateway_id, topics: &self.topics, conn };
-        let prepared =
-            connection::prepare(&self.cloud, &identity, self.clock.clone(), &self.timing);
-        let (client, mut eventloop) = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                *unused = Some(conn);
-                return Attempt::Failed(error.to_string());
-            }
-        };
+        let clock = self.clock.clone();
         let mut stop = self.stop.clone();
-        tokio::select! {
-            first = eventloop.poll() => if let Err(error) = first {
+        let opened = tokio::select! {
+            opened = Connection::open(&self.cloud, &identity, clock, &self.timing) => opened,
+            _ = stopped(&mut stop) => return Attempt::Stopped,
+        };
+        match opened {
+            Ok((requests, connection)) => self.serve(requests, connection, conn).await,
+            Err(Failed { reason, may_have_connected }) => {
                 // A number is spent only where the broker may have seen it: failed attempts of a
                 // month offline write nothing to the disk.
-                *unused = (!may_have_connected(&error)).then_some(conn);
-                return Attempt::Failed(connection::explain(&error, &self.broker()));
-            },
-            _ = stopped(&mut stop) => return Attempt::Stopped,
+                *unused = (!may_have_connected).then_some(conn);
+                Attempt::Failed(reason)
+            }
         }
-        self.serve(client, eventloop, conn).await
     }
 
-    async fn serve(
-        &mut self,
-        client: AsyncClient,
-        eventloop: rumqttc::EventLoop,
-        conn: u64,
-    ) -> Attempt {
+    async fn serve(&mut self, requests: Requests, connection: Connection, conn: u64) -> Attempt {
         let since = Instant::now();
         {
             let mut status = self.shared.status();
@@ -145,11 +130,10 @@ impl<L: Ledger> Worker<L> {
         }
         tracing::debug!(broker = self.broker(), conn, "connected to the cloud");
         self.suspect_clone().await;
-        let (to_session, packets) = connection::packet_channel();
-        let pump = connection::pump(eventloop, to_session, self.timing.clone(), self.broker());
-        let pump = tokio::spawn(pump);
-        let abort = pump.abort_handle();
-        let ended = Session::new(self, client, conn).run(packets, pump).await;
+        let (to_session, events) = event_channel();
+        let connection = tokio::spawn(connection.run(to_session));
+        let abort = connection.abort_handle();
+        let ended = Session::new(self, requests, conn).run(events, connection).await;
         abort.abort();
         match ended {
             Ended::Stopped => Attempt::Stopped,

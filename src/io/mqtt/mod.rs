@@ -11,10 +11,13 @@ mod connection;
 mod down;
 mod events;
 mod ledger;
+mod line;
 mod link;
+mod login;
 mod outbox;
 #[cfg(feature = "demo")]
 pub mod outside;
+mod packets;
 mod probe;
 mod sender;
 mod session;
@@ -35,13 +38,11 @@ use crate::protocol::cloud::{
     AllowlistReport, CommandReply, EventKind, EventMessage, LocalState, StationState, Topics,
 };
 
-pub use connection::ConnectError;
 pub use ledger::{AckOutcome, Batch, Ledger, LedgerError, Standing};
 pub use outbox::Replay;
 pub use probe::{Caller, Check, Outcome, probe};
 pub use sender::{MAX_ACK_BACKOFF, Window};
 pub use signature::{BadSignature, TrustedKeys};
-pub use tls::TlsSetupError;
 pub(crate) use tls::{believable, built};
 
 use link::{Shared, Worker};

@@ -16,7 +16,8 @@ use serde::{Serialize, Serializer};
 
 use self::packet::{Answer, Version};
 use super::Clock;
-use super::connection::{explain_tls, password};
+use super::line::explain_tls;
+use super::login::{PasswordError, password};
 use super::tls::client_config;
 use crate::config::Cloud;
 use crate::protocol::cloud::Topics;
@@ -102,7 +103,7 @@ fn walk(
     clock: &Arc<dyn Clock>,
     tell: Tell<'_>,
 ) -> Result<(), Check> {
-    let failed = |error: super::ConnectError| Check::failed("credentials", error.to_string());
+    let failed = |error: PasswordError| Check::failed("credentials", error.to_string());
     let login = packet::Login {
         client_id: caller.client_id,
         username: cloud.username.as_deref(),

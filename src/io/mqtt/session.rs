@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use rumqttc::{AsyncClient, Event, Outgoing, Packet, Publish, QoS, SubAck, SubscribeReasonCode};
+use rumqttc::{Event, Outgoing, Packet, Publish, SubAck, SubscribeReasonCode};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout_at};
 
 use super::CloudEvent;
 use super::backoff::jitter;
-use super::connection::Lost;
+use super::connection::{Lost, Requests};
 use super::down::{self, Message, Refused};
 use super::ledger::{AckOutcome, Ledger, LedgerError, Standing};
 use super::link::{Worker, stopped};
@@ -19,7 +19,7 @@ use crate::protocol::cloud::{
     MAX_PAYLOAD_BYTES, MAX_RETAINED_BYTES, Offline, State,
 };
 
-/// Messages handed to rumqttc that the broker has not confirmed. Mosquitto takes 20 at a time by
+/// Messages handed over that the broker has not confirmed. Mosquitto takes 20 at a time by
 /// default, AWS 100.
 pub(super) const MAX_UNCONFIRMED: usize = 32;
 /// Pause after the ledger could not be read.
@@ -55,12 +55,12 @@ pub(super) enum Ended {
 
 pub(super) struct Session<'a, L> {
     pub(super) worker: &'a mut Worker<L>,
-    client: AsyncClient,
+    requests: Requests,
     conn: u64,
     nonce: String,
-    /// Handed to rumqttc, which numbers them in this order.
+    /// Handed over; they are numbered in this order.
     submitted: VecDeque<Sent>,
-    /// Numbered by rumqttc, not confirmed by the broker. PUBACK is flow control, not more.
+    /// Numbered, not confirmed by the broker. PUBACK is flow control, not more.
     unconfirmed: VecDeque<(u16, Sent)>,
     /// When `up/state` was last published, and what it said of the ledger.
     state: Option<(Instant, Standing)>,
@@ -76,10 +76,10 @@ pub(super) struct Session<'a, L> {
 }
 
 impl<'a, L: Ledger> Session<'a, L> {
-    pub(super) fn new(worker: &'a mut Worker<L>, client: AsyncClient, conn: u64) -> Self {
+    pub(super) fn new(worker: &'a mut Worker<L>, requests: Requests, conn: u64) -> Self {
         Session {
             worker,
-            client,
+            requests,
             conn,
             nonce: uuid::Uuid::new_v4().simple().to_string(),
             submitted: VecDeque::new(),
@@ -97,8 +97,8 @@ impl<'a, L: Ledger> Session<'a, L> {
     /// Runs until the connection or the link ends.
     pub(super) async fn run(
         mut self,
-        mut packets: mpsc::Receiver<Event>,
-        pump: JoinHandle<Lost>,
+        mut events: mpsc::Receiver<Event>,
+        connection: JoinHandle<Lost>,
     ) -> Ended {
         self.subscribe();
         self.worker.shared.outbox().on_connected();
@@ -110,15 +110,15 @@ impl<'a, L: Ledger> Session<'a, L> {
             }
         }
         self.worker.emit(CloudEvent::Connected).await;
-        let ended = self.serve(&mut packets, pump).await;
+        let ended = self.serve(&mut events, connection).await;
         self.keep_unconfirmed();
         ended
     }
 
     async fn serve(
         &mut self,
-        packets: &mut mpsc::Receiver<Event>,
-        mut pump: JoinHandle<Lost>,
+        events: &mut mpsc::Receiver<Event>,
+        mut connection: JoinHandle<Lost>,
     ) -> Ended {
         let shared = self.worker.shared.clone();
         let mut stop = self.worker.stop.clone();
@@ -126,10 +126,10 @@ impl<'a, L: Ledger> Session<'a, L> {
         loop {
             self.publish_due().await;
             tokio::select! {
-                packet = packets.recv() => match packet {
+                event = events.recv() => match event {
                     Some(event) => self.on_event(event).await,
                     None => {
-                        let lost = (&mut pump).await;
+                        let lost = (&mut connection).await;
                         return Ended::Lost(lost.unwrap_or_else(|e| e.to_string().into()));
                     }
                 },
@@ -142,9 +142,9 @@ impl<'a, L: Ledger> Session<'a, L> {
                 () = sleep_until(self.wake_up()) => {}
                 timeout = stopped(&mut stop) => {
                     if let Some(timeout) = timeout {
-                        self.say_goodbye(packets, &mut pump, Instant::now() + timeout).await;
+                        self.say_goodbye(events, &mut connection, Instant::now() + timeout).await;
                     }
-                    pump.abort();
+                    connection.abort();
                     return Ended::Stopped;
                 }
             }
@@ -154,8 +154,8 @@ impl<'a, L: Ledger> Session<'a, L> {
     /// Publishes the last will by itself, so that nobody waits for the broker to notice.
     async fn say_goodbye(
         &mut self,
-        packets: &mut mpsc::Receiver<Event>,
-        pump: &mut JoinHandle<Lost>,
+        events: &mut mpsc::Receiver<Event>,
+        connection: &mut JoinHandle<Lost>,
         deadline: Instant,
     ) {
         let payload = serde_json::to_vec(&Offline::new(self.conn)).expect("plain JSON");
@@ -163,14 +163,14 @@ impl<'a, L: Ledger> Session<'a, L> {
         let is_farewell = |sent: &Sent| matches!(sent, Sent::Farewell);
         while self.submitted.iter().chain(self.unconfirmed.iter().map(|(_, s)| s)).any(is_farewell)
         {
-            match timeout_at(deadline, packets.recv()).await {
+            match timeout_at(deadline, events.recv()).await {
                 Ok(Some(event)) => drop(self.on_delivery(&event)),
                 Ok(None) | Err(_) => return,
             }
         }
-        if self.client.try_disconnect().is_ok() {
-            while let Ok(Some(_)) = timeout_at(deadline, packets.recv()).await {}
-            timeout_at(deadline, pump).await.ok();
+        if self.requests.disconnect() {
+            while let Ok(Some(_)) = timeout_at(deadline, events.recv()).await {}
+            timeout_at(deadline, connection).await.ok();
         }
     }
 
@@ -216,16 +216,15 @@ impl<'a, L: Ledger> Session<'a, L> {
             return;
         }
         // There is room by `has_room`; if the connection has just ended, events are kept anyway.
-        let taken = self.client.try_publish(&topic, QoS::AtLeastOnce, retain, payload);
-        if taken.is_err() {
-            tracing::debug!(topic, "the connection ended before a message was handed over");
+        if !self.requests.publish(topic, retain, payload) {
+            tracing::debug!("the connection ended before a message was handed over");
         }
         self.submitted.push_back(sent);
     }
 
     fn subscribe(&mut self) {
         self.resubscribe = None;
-        if self.client.try_subscribe(self.worker.topics.subscription(), QoS::AtLeastOnce).is_err() {
+        if !self.requests.subscribe(self.worker.topics.subscription()) {
             self.resubscribe = Some(Instant::now() + RESUBSCRIBE);
         }
     }

@@ -16,8 +16,7 @@ use crate::core::time::{Stamp, Wall};
 
 /// TLS cannot be set up as configured.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum TlsSetupError {
+pub(super) enum TlsSetupError {
     #[error("no certificate authority is installed; apt install ca-certificates, or set ca_file")]
     NoSystemRoots,
     #[error("{what} {path} cannot be read: {source}; check the path, its rights and its PEM form")]
