@@ -64,8 +64,9 @@ struct Suspicion {
     rising: bool,
     shown_wh: i64,
     shown_at: Uptime,
-    since: Uptime,
     reads: u32,
+    /// Time that these readings cover.
+    covered: Duration,
 }
 
 /// What a reading turned out to be.
@@ -107,6 +108,9 @@ impl Verdict {
 /// An implausible reading is believed after this many of its kind over at least this time.
 const SUSPICION_READS: u32 = 5;
 const SUSPICION_SPAN: Duration = Duration::from_secs(60);
+/// What the time between two of them counts for at most: a meter that shows zero while it boots,
+/// falls silent and boots again shows nothing in between.
+const SUSPICION_SHARE: Duration = Duration::from_secs(15);
 
 impl Meter {
     /// A meter that has not been read yet.
@@ -331,13 +335,19 @@ impl Meter {
     }
 
     fn suspicion_matured(&mut self, rising: bool, shown_wh: i64, now: Uptime) -> bool {
-        let suspicion =
-            match self.suspicion.filter(|held| self.goes_on(held, rising, shown_wh, now)) {
-                Some(held) => Suspicion { shown_wh, shown_at: now, reads: held.reads + 1, ..held },
-                None => Suspicion { rising, shown_wh, shown_at: now, since: now, reads: 1 },
-            };
+        let held = self.suspicion.filter(|held| self.goes_on(held, rising, shown_wh, now));
+        let suspicion = held.map_or(
+            Suspicion { rising, shown_wh, shown_at: now, reads: 1, covered: Duration::ZERO },
+            |held| Suspicion {
+                shown_wh,
+                shown_at: now,
+                reads: held.reads + 1,
+                covered: held.covered + now.since(held.shown_at).min(SUSPICION_SHARE),
+                ..held
+            },
+        );
         self.suspicion = Some(suspicion);
-        suspicion.reads >= SUSPICION_READS && now.since(suspicion.since) >= SUSPICION_SPAN
+        suspicion.reads >= SUSPICION_READS && suspicion.covered >= SUSPICION_SPAN
     }
 
     /// Doubted readings that are no register's begin their count anew: none goes backwards, and one
@@ -453,6 +463,17 @@ mod tests {
         }
         assert_eq!(meter.judge(&shows(4_993), second(80)), Verdict::Held);
         assert!(matches!(meter.judge(&shows(5_000), second(81)), Verdict::Believed { .. }));
+    }
+
+    #[test]
+    fn silence_is_no_evidence_of_an_exchange() {
+        let mut meter = meter_at(5_000);
+        for at in [1, 61, 62, 63, 64, 65] {
+            assert_eq!(meter.judge(&shows(0), second(at)), Verdict::Held, "at {at} s");
+        }
+        assert_eq!(meter.judge(&shows(0), second(110)), Verdict::Held);
+        assert_eq!(meter.judge(&shows(0), second(200)), Verdict::Held);
+        assert_eq!(meter.judge(&shows(0), second(215)), Verdict::Replaced);
     }
 
     #[test]
