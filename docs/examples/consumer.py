@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """A cloud in miniature: takes the usage of tapgate gateways, as docs/cloud-protocol.md has it.
 
-    consumer.py run --db usage.db --host broker.example --tls --user cloud --password-file pass
-    consumer.py verify --db usage.db
+    MQTT_PASSWORD=... consumer.py run usage.db mqtts://cloud@broker.example:8883
+    consumer.py verify usage.db
 
 It stores before it acknowledges, counts each record once by (gateway, epoch, seq), checks the
 chain of hashes and the accounts of every meter, keeps what it does not understand in quarantine and
 acknowledges it all the same. Needs paho-mqtt 2, and cryptography for --sign-key: a file with the 32
 bytes of an Ed25519 key in base64url.
 """
-import argparse, base64, hashlib, json, sqlite3, sys, time
+import argparse, base64, hashlib, json, os, sqlite3, sys, time
 from collections import defaultdict
 from itertools import groupby
+from urllib.parse import urlsplit
 
 ORIGIN = b"\0" * 32
 NO_ENERGY = {"gateway_started", "session_slot", "session_ending", "interruption", "clock_set",
@@ -209,28 +210,25 @@ class Consumer:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["run", "verify"])
-    parser.add_argument("--db", required=True)
-    parser.add_argument("--host", default="localhost")
-    parser.add_argument("--port", type=int, default=1883)
-    parser.add_argument("--tls", action="store_true")
-    for option in ("--ca-file", "--user", "--password-file", "--sign-key"):
-        parser.add_argument(option)
+    parser.add_argument("db")
+    parser.add_argument("broker", nargs="?", default="mqtt://localhost:1883", type=urlsplit)
+    parser.add_argument("--sign-key")
     options = parser.parse_args()
-    store = Store(options.db)
+    store, broker = Store(options.db), options.broker
     if options.command == "verify":
         report = store.verify()
         print(json.dumps(report, indent=1))
         sys.exit(any(gw["faults"] or gw["imbalances"] or gw["quarantined"] for gw in report.values()))
     import paho.mqtt.client as mqtt
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="tapgate-consumer")
-    if options.tls or options.ca_file:
-        client.tls_set(options.ca_file)
-    if options.user:
-        password = open(options.password_file).read().strip() if options.password_file else None
-        client.username_pw_set(options.user, password)
+    tls = broker.scheme == "mqtts"
+    if tls:
+        client.tls_set()                    # SSL_CERT_FILE names an authority of one's own
+    if broker.username:
+        client.username_pw_set(broker.username, os.environ.get("MQTT_PASSWORD"))
     consumer = Consumer(store, options.sign_key)
     client.on_connect, client.on_message = consumer.on_connect, consumer.on_message
-    client.connect_async(options.host, options.port, keepalive=20)
+    client.connect_async(broker.hostname, broker.port or (8883 if tls else 1883), keepalive=20)
     client.loop_forever(retry_first_connection=True)
 
 

@@ -9,6 +9,7 @@ mod badges;
 mod broken;
 mod charger;
 mod cli;
+mod clock;
 mod cloud;
 mod commands;
 mod consumer;

@@ -16,8 +16,7 @@ impl Consumer {
     /// Keeps what it gets in `database` and logs beside it.
     pub(crate) fn start(database: &Path, port: u16, sign_key: Option<&Path>) -> Consumer {
         let mut command: Vec<OsString> = vec![python().into(), script().into(), "run".into()];
-        command.extend(["--db".into(), database.into(), "--host".into(), "127.0.0.1".into()]);
-        command.extend(["--port".into(), port.to_string().into()]);
+        command.extend([database.into(), format!("mqtt://127.0.0.1:{port}").into()]);
         if let Some(key) = sign_key {
             command.extend(["--sign-key".into(), key.into()]);
         }
@@ -31,7 +30,7 @@ impl Consumer {
 pub(crate) fn verify(database: &Path) -> (Value, bool) {
     let output = Command::new(python())
         .arg(script())
-        .args(["verify", "--db"])
+        .arg("verify")
         .arg(database)
         .output()
         .expect("python of .venv, made by `make python`");
