@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::core::event::Reading;
 use crate::core::flow::{Flow, Power};
 use crate::core::ids::DeviceId;
+use crate::core::standstill::Standstill;
 use crate::core::time::{Stamp, Uptime};
 
 /// What a meter has shown and what of it is accounted for.
@@ -38,16 +39,6 @@ pub struct Meter {
     /// back it was the same meter all along: its lifetime must not become energy.
     replaced: Option<(i64, Stamp)>,
     standstill: Standstill,
-}
-
-/// What must have flowed, by the power, since the register last moved.
-#[derive(Clone, Copy, Debug, Default)]
-struct Standstill {
-    since: Option<Uptime>,
-    last: Option<(Uptime, i64)>,
-    flowed_mw_ms: i128,
-    frozen: bool,
-    told: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -314,9 +305,7 @@ impl Meter {
 
     /// Whether it has just become clear that the register stands still although power flows.
     pub(super) fn take_frozen(&mut self) -> bool {
-        let news = self.standstill.frozen && !self.standstill.told;
-        self.standstill.told |= news;
-        news
+        self.standstill.take_news()
     }
 
     pub(super) fn believe(&mut self, register: i64, now: Stamp) {
@@ -358,40 +347,6 @@ impl Meter {
         held.rising == rising && step_wh >= 0 && (rising || self.is_possible(step_wh, gap))
     }
 }
-
-impl Standstill {
-    fn on_reading(
-        &mut self,
-        shown: Option<(i64, i64)>,
-        before_wh: Option<i64>,
-        now: Uptime,
-        resolution_wh: i64,
-    ) {
-        let Some((register_wh, power_mw)) = shown else { return };
-        if Some(register_wh) != before_wh {
-            *self = Standstill { since: Some(now), ..Standstill::default() };
-        }
-        if let Some((at, power_mw)) = self.last.filter(|(at, _)| now.since(*at) <= LOOKED_AWAY) {
-            let counted = if power_mw >= COUNTED_MW { i128::from(power_mw) } else { 0 };
-            self.flowed_mw_ms += counted * now.since(at).as_millis() as i128;
-        }
-        self.last = Some((now, power_mw));
-        let stood = now.since(*self.since.get_or_insert(now));
-        let enough = i128::from(3 * resolution_wh + FROZEN_WH) * MW_MS_PER_WH;
-        self.frozen = stood >= FROZEN_FOR && self.flowed_mw_ms >= enough;
-    }
-}
-
-/// A register that stands still for this long, while by the power so much more than its resolution
-/// has flowed, hangs. Some meters count in steps of a minute.
-const FROZEN_FOR: Duration = Duration::from_secs(600);
-const FROZEN_WH: i64 = 20;
-/// Below its starting current a meter may show power and count nothing.
-const COUNTED_MW: i64 = 50_000;
-/// Over a longer pause between two readings nothing is known of the power.
-const LOOKED_AWAY: Duration = Duration::from_secs(90);
-/// Milliwatts times milliseconds that make a watt-hour.
-const MW_MS_PER_WH: i128 = 1_000 * 3_600_000;
 
 /// Time between two stamps; `None` where no clock can tell.
 pub fn elapsed(earlier: Stamp, later: Stamp) -> Option<Duration> {

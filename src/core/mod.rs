@@ -35,6 +35,7 @@ pub mod recovery;
 pub mod renderings;
 mod session;
 pub mod site;
+mod standstill;
 mod starting;
 mod station;
 mod switching;
