@@ -90,6 +90,21 @@ fn lines_fit_the_page() {
     assert_eq!(faults_in(&["src", "tests", "benches"], long_lines), [""; 0]);
 }
 
+/// A mutant that fits no code any more proves nothing, and nobody would notice until `make mutants`.
+#[test]
+fn mutants_follow_the_code() {
+    let list = read(&root().join("tests/mutants/mutants.toml"));
+    let list: toml::Table = list.parse().expect("TOML");
+    let mutants = list["mutant"].as_array().expect("mutants");
+    for mutant in mutants {
+        for edit in mutant["edit"].as_array().expect("edits") {
+            let text = |key: &str| edit[key].as_str().expect("a text");
+            let places = read(&root().join(text("file"))).matches(text("old")).count();
+            assert_eq!(places, 1, "{}: {:?}", mutant["name"], text("old"));
+        }
+    }
+}
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
