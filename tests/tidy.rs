@@ -90,7 +90,7 @@ fn lines_fit_the_page() {
     assert_eq!(faults_in(&["src", "tests", "benches"], long_lines), [""; 0]);
 }
 
-/// A mutant that fits no code any more proves nothing, and nobody would notice until `make mutants`.
+/// A mutant that fits no code any more proves nothing, and only `make mutants` would notice.
 #[test]
 fn mutants_follow_the_code() {
     let list = read(&root().join("tests/mutants/mutants.toml"));
