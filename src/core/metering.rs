@@ -217,7 +217,8 @@ impl Meter {
         let verdict = self.judge_register(reading, now);
         let shown = reading.energy_wh.zip(reading.power_mw);
         self.standstill.on_reading(shown, before_wh, now.uptime, self.resolution_wh);
-        if !self.tells_power && reading.energy_wh.is_some() {
+        // A register that is doubted tells no power: the one before it stands still for other reasons.
+        if !self.tells_power && verdict.is_believed() {
             self.power = self.power_from_register(now.uptime).map(|power| (power, now.uptime));
         }
         verdict
@@ -408,6 +409,21 @@ mod tests {
         meter.replace(12, second(81));
         assert_eq!(meter.register_wh(), Some(12));
         assert_eq!(meter.outstanding(), None);
+    }
+
+    #[test]
+    fn a_doubted_register_tells_no_power() {
+        let mut meter = Meter::new("meter-1".into(), 1, 4_000, false);
+        for (register, at) in [(5_000, 0), (5_001, 2), (5_002, 4)] {
+            let _ = meter.judge(&shows(register), second(at));
+        }
+        assert_eq!(meter.power().map(|(power_mw, _)| power_mw), Some(1_800_000));
+        for at in 5..50 {
+            assert_eq!(meter.judge(&shows(9_000_000), second(at)), Verdict::Held);
+            assert_eq!(meter.power(), None, "at {at} s");
+        }
+        let _ = meter.judge(&shows(5_025), second(50));
+        assert_eq!(meter.power().map(|(power_mw, _)| power_mw), Some(1_800_000));
     }
 
     #[test]
