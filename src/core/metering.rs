@@ -11,6 +11,7 @@ use crate::core::event::Reading;
 use crate::core::flow::{Flow, Power};
 use crate::core::ids::DeviceId;
 use crate::core::standstill::Standstill;
+use crate::core::suspicion::Suspicion;
 use crate::core::time::{Stamp, Uptime};
 
 /// What a meter has shown and what of it is accounted for.
@@ -49,17 +50,6 @@ struct Account {
     believed_at: Stamp,
 }
 
-/// Readings that cannot be right, counted until they must be.
-#[derive(Clone, Copy, Debug)]
-struct Suspicion {
-    rising: bool,
-    shown_wh: i64,
-    shown_at: Uptime,
-    reads: u32,
-    /// Time that these readings cover.
-    covered: Duration,
-}
-
 /// What a reading turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -94,14 +84,12 @@ impl Verdict {
             Verdict::NoRegister | Verdict::Held => false,
         }
     }
-}
 
-/// An implausible reading is believed after this many of its kind over at least this time.
-const SUSPICION_READS: u32 = 5;
-const SUSPICION_SPAN: Duration = Duration::from_secs(60);
-/// What the time between two of them counts for at most: a meter that shows zero while it boots,
-/// falls silent and boots again shows nothing in between.
-const SUSPICION_SHARE: Duration = Duration::from_secs(15);
+    /// Whether it is the same meter's register, believed.
+    fn follows_the_register(&self) -> bool {
+        matches!(self, Verdict::Commissioned | Verdict::Believed { .. } | Verdict::BelievedLate)
+    }
+}
 
 impl Meter {
     /// A meter that has not been read yet.
@@ -217,8 +205,9 @@ impl Meter {
         let verdict = self.judge_register(reading, now);
         let shown = reading.energy_wh.zip(reading.power_mw);
         self.standstill.on_reading(shown, before_wh, now.uptime, self.resolution_wh);
-        // A register that is doubted tells no power: the one before it stands still for other reasons.
-        if !self.tells_power && verdict.is_believed() {
+        // A register that is doubted, or another meter's, tells no power: the one before it stands
+        // still for other reasons.
+        if !self.tells_power && verdict.follows_the_register() {
             self.power = self.power_from_register(now.uptime).map(|power| (power, now.uptime));
         }
         verdict
@@ -258,10 +247,12 @@ impl Meter {
             self.believe(register, now);
             return Verdict::Believed { gap };
         }
-        if !self.suspicion_matured(!falling, register, now.uptime) {
+        let possible = |step_wh, gap| self.is_possible(step_wh, Some(gap));
+        let suspicion = Suspicion::grown(self.suspicion, !falling, register, now.uptime, possible);
+        self.suspicion = Some(suspicion).filter(|suspicion| !suspicion.has_matured());
+        if self.suspicion.is_some() {
             return Verdict::Held;
         }
-        self.suspicion = None;
         if falling {
             return Verdict::Replaced;
         }
@@ -322,30 +313,6 @@ impl Meter {
         let milliseconds = i128::try_from(gap.as_millis()).unwrap_or(i128::MAX);
         let most = i128::from(self.max_power_w) * milliseconds * 12 / (10 * 3_600_000);
         i128::from(step_wh) <= most + i128::from(self.resolution_wh)
-    }
-
-    fn suspicion_matured(&mut self, rising: bool, shown_wh: i64, now: Uptime) -> bool {
-        let held = self.suspicion.filter(|held| self.goes_on(held, rising, shown_wh, now));
-        let suspicion = held.map_or(
-            Suspicion { rising, shown_wh, shown_at: now, reads: 1, covered: Duration::ZERO },
-            |held| Suspicion {
-                shown_wh,
-                shown_at: now,
-                reads: held.reads + 1,
-                covered: held.covered + now.since(held.shown_at).min(SUSPICION_SHARE),
-                ..held
-            },
-        );
-        self.suspicion = Some(suspicion);
-        suspicion.reads >= SUSPICION_READS && suspicion.covered >= SUSPICION_SPAN
-    }
-
-    /// Doubted readings that are no register's begin their count anew: none goes backwards, and one
-    /// of an exchanged meter does not jump either.
-    fn goes_on(&self, held: &Suspicion, rising: bool, shown_wh: i64, now: Uptime) -> bool {
-        let step_wh = shown_wh - held.shown_wh;
-        let gap = Some(now.since(held.shown_at));
-        held.rising == rising && step_wh >= 0 && (rising || self.is_possible(step_wh, gap))
     }
 }
 
@@ -424,6 +391,21 @@ mod tests {
         }
         let _ = meter.judge(&shows(5_025), second(50));
         assert_eq!(meter.power().map(|(power_mw, _)| power_mw), Some(1_800_000));
+    }
+
+    #[test]
+    fn another_meter_tells_no_power_before_it_has_stepped() {
+        let mut meter = Meter::new("meter-1".into(), 1, 4_000, false);
+        assert_eq!(meter.judge(&shows(5_000), second(0)), Verdict::Commissioned);
+        for at in 1..61 {
+            assert_eq!(meter.judge(&shows(12), second(at)), Verdict::Held);
+        }
+        assert_eq!(meter.judge(&shows(12), second(61)), Verdict::Replaced);
+        assert_eq!(meter.power(), None);
+        meter.replace(12, second(61));
+        let _ = meter.judge(&shows(12), second(62));
+        assert!(meter.tells_only_a_bound());
+        assert_eq!(meter.power().map(|(_, since)| since), Some(second(62).uptime));
     }
 
     #[test]

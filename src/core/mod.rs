@@ -38,6 +38,7 @@ pub mod site;
 mod standstill;
 mod starting;
 mod station;
+mod suspicion;
 mod switching;
 pub mod tap;
 mod technician;
