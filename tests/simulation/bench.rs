@@ -45,6 +45,8 @@ pub struct Bench {
     frozen_wh: i64,
     /// The meter showed what is right since the daemon started.
     pub shown_right: bool,
+    /// Since then it has not shown what is right, by the world's time.
+    pub wrong_since: Option<u64>,
     /// When relay or unit last were at fault, by the world's time.
     pub fault_at: Option<u64>,
     /// How long it has been under load.
@@ -77,6 +79,7 @@ impl Bench {
             glitch: None,
             frozen_wh: 0,
             shown_right: false,
+            wrong_since: None,
             fault_at: None,
             loaded_ms: 0,
             odd_ms: 0,
@@ -187,7 +190,9 @@ impl Bench {
             Some(Glitch::NoValue) => return Some(Event::MeterSilent { station: id }),
             None => Answer::Right,
         };
-        self.shown_right |= self.glitch.is_none();
+        if self.glitch.is_none() {
+            (self.shown_right, self.wrong_since) = (true, None);
+        }
         match order {
             FieldOrder::ReadRegister => self.plant.register_event(&id),
             _ => self.plant.meter_event(&id),

@@ -57,6 +57,8 @@ const CHARGES: [&[(u64, i64)]; 3] = [
     &[(5, 0), (20, 7_400), (15, 0), (30, 7_400), (1, 5)],
     &[(3, 0), (200, 3_700), (1, 0)],
 ];
+/// A register that shows wrong for a minute is taken for another meter's.
+const WRONG_MS: u64 = 55_000;
 
 impl World {
     pub fn something_happens(&mut self) {
@@ -205,11 +207,17 @@ impl World {
         let id = self.some_station();
         let lasts = self.random.between(200, 40_000);
         let which = self.random.between(0, 6);
-        let believed = self.is_believed(&id);
+        let (believed, time) = (self.is_believed(&id), self.time);
         let bench = self.bench(&id);
         if bench.glitch.is_some() || !believed || !bench.is_followed() {
             return;
         }
+        // What shows wrong for longer must be believed.
+        let since = bench.wrong_since.unwrap_or(time);
+        if time + lasts > since + WRONG_MS {
+            return;
+        }
+        bench.wrong_since = Some(since);
         let register = bench.plant.register_wh();
         bench.glitch = Some(match which {
             0 => Glitch::Shows(0),
