@@ -270,6 +270,33 @@ fn a_message_of_any_size_changes_nothing_and_the_connection_stays() {
 }
 
 #[test]
+fn a_line_that_is_slow_and_busy_is_alive() {
+    let broker = Broker::start();
+    let cloud = StandInCloud::start(broker.port(), GATEWAY).expect("a cloud");
+    let proxy = Proxy::to(broker.port());
+    let hurried = Timing {
+        keep_alive: Duration::from_secs(1),
+        silence: Duration::from_secs(2),
+        ..Timing::default()
+    };
+    let mut gateway = Gateway::start_as(self::cloud(proxy.port()), MemoryLedger::new(), hurried);
+    wait(&cloud, View::online);
+    // Some 200 kB a second: both take several times as long as a silence may last.
+    proxy.set_delay(Duration::from_millis(20));
+    cloud.publish_raw(Down::Part, vec![b'x'; 1_500_000], true);
+    for _ in 0..20 {
+        cloud.publish_raw(Down::Part, vec![b'x'; 60_000], false);
+    }
+    for _ in 0..21 {
+        let is_bad = |event| matches!(event, CloudEvent::BadMessage { .. }).then_some(());
+        gateway.wait_for(is_bad);
+    }
+    gateway.append(1);
+    gateway.wait_for(|event| matches!(event, CloudEvent::Acknowledged { upto: 1 }).then_some(()));
+    assert_eq!(gateway.link.status().conn, 1);
+}
+
+#[test]
 fn withheld_acks_are_waited_for_and_then_asked_for_again() {
     let broker = Broker::start();
     let cloud = StandInCloud::start(broker.port(), GATEWAY).expect("a cloud");

@@ -5,6 +5,7 @@
 //! long, and it hides the line. Since all that matters lies in the ledger, everything of a
 //! connection is thrown away with it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use rumqttc::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
 use super::line::{Line, broke, dial, explain, is_close};
@@ -32,6 +34,8 @@ const PACKET_IDS: u16 = 256;
 const ANSWER: Duration = Duration::from_secs(5);
 /// Events that wait for the session.
 const EVENTS: usize = 8;
+/// So much since the last answer to a ping shows that the line works.
+const BUSY_BYTES: usize = 4_096;
 /// A burst of messages is confirmed whenever its answers have so many bytes.
 const FLUSH_BYTES: usize = 4_096;
 
@@ -96,8 +100,9 @@ pub(super) struct Connection {
     wire: Wire,
     state: MqttState,
     requests: mpsc::Receiver<Request>,
-    /// When the broker last showed that both directions work.
+    /// When the broker last showed that it is there, and what has come since.
     heard: Instant,
+    bytes_since: usize,
 }
 
 impl Connection {
@@ -138,7 +143,8 @@ impl Connection {
         let wire = opened.map_err(|reason| Failed { reason, may_have_connected })?;
         let (sender, requests) = mpsc::channel(REQUESTS);
         let state = MqttState::new(PACKET_IDS, false);
-        let connection = Connection { wire, state, requests, heard: Instant::now() };
+        let heard = Instant::now();
+        let connection = Connection { wire, state, requests, heard, bytes_since: 0 };
         Ok((Requests(sender), connection))
     }
 
@@ -160,17 +166,16 @@ impl Connection {
             }
             let request = tokio::select! {
                 read = self.wire.read() => {
-                    read.map_err(|lost| self.judged(lost))?;
-                    if self.wire.packets.passing_by() {
-                        // No answer to a ping can come, but the line works.
-                        self.heard = Instant::now();
-                    }
+                    let bytes = read.map_err(|lost| self.judged(lost))?;
+                    self.on_bytes(bytes);
                     continue;
                 }
                 request = self.requests.recv() => request,
                 _ = ping.tick() => {
-                    // Its answer would wait behind what passes by.
-                    (!self.wire.packets.passing_by()).then_some(Request::PingReq(PingReq))
+                    // Its answer may wait long behind what comes down; the broker wants to hear
+                    // from this side all the same.
+                    self.state.await_pingresp = false;
+                    Some(Request::PingReq(PingReq))
                 }
                 () = sleep_until(self.heard + silence) => {
                     let (broker, seconds) = (&self.wire.broker, silence.as_secs());
@@ -180,7 +185,7 @@ impl Connection {
             let Some(request) = request else { continue };
             let last = matches!(request, Request::Disconnect(_));
             let packet = self.state.handle_outgoing_packet(request);
-            let packet = packet.map_err(|error| self.wire.explain_state(&error))?;
+            let packet = packet.map_err(|error| broke(error, &self.wire.broker))?;
             self.answer(packet)?;
             self.wire.flush().await?;
             if self.hand_over(events).await.is_none() || last {
@@ -192,11 +197,15 @@ impl Connection {
     /// Works off the packets that are here; `None` where nobody wants them any more.
     async fn take_in(&mut self, events: &mpsc::Sender<Event>) -> Result<Option<()>, Lost> {
         while let Some(packet) = self.wire.next()? {
-            if packet == Packet::PingResp {
-                self.heard = Instant::now();
+            // Everything else is an answer: both directions work.
+            if !matches!(packet, Packet::Publish(_)) {
+                self.is_there();
             }
-            let answer = self.state.handle_incoming_packet(packet);
-            let answer = answer.map_err(|error| self.wire.explain_state(&error))?;
+            let answer = match self.state.handle_incoming_packet(packet) {
+                // Twice confirmed is confirmed.
+                Err(StateError::Unsolicited(_)) => None,
+                answer => answer.map_err(|error| broke(error, &self.wire.broker))?,
+            };
             self.answer(answer)?;
             if self.wire.outgoing.len() >= FLUSH_BYTES {
                 self.wire.flush().await?;
@@ -207,6 +216,19 @@ impl Connection {
         }
         self.wire.flush().await?;
         Ok(Some(()))
+    }
+
+    /// On a line that is slow and busy the answer to a ping comes late. What comes instead shows as
+    /// much, where it is more than a dribble.
+    fn on_bytes(&mut self, bytes: usize) {
+        self.bytes_since += bytes;
+        if self.bytes_since >= BUSY_BYTES {
+            self.is_there();
+        }
+    }
+
+    fn is_there(&mut self) {
+        (self.heard, self.bytes_since) = (Instant::now(), 0);
     }
 
     fn answer(&mut self, packet: Option<Packet>) -> Result<(), Lost> {
@@ -247,10 +269,17 @@ impl Wire {
         self.write(&connect)?;
         self.flush().await?;
         loop {
-            match self.next()? {
-                Some(answer) => return Ok(answer),
-                None => self.read().await?,
+            if let Some(answer) = self.next()? {
+                return Ok(answer);
             }
+            self.read().await.map_err(|lost| match lost.closed_by_broker {
+                true => Lost::from(format!(
+                    "{} closes the connection before it answers; is this its MQTT port, and does \
+                     it want TLS (mqtts://)?",
+                    self.broker
+                )),
+                false => lost,
+            })?;
         }
     }
 
@@ -258,8 +287,9 @@ impl Wire {
         self.packets.next().map_err(|error| broke(error, &self.broker).into())
     }
 
-    /// Waits for bytes of the broker. Nothing is lost where this is dropped.
-    async fn read(&mut self) -> Result<(), Lost> {
+    /// Waits for bytes of the broker, and tells how many came. Nothing is lost where this is
+    /// dropped.
+    async fn read(&mut self) -> Result<usize, Lost> {
         match self.line.read_buf(self.packets.room()).await {
             Ok(0) => {
                 let broker = &self.broker;
@@ -268,7 +298,7 @@ impl Wire {
                 );
                 Err(Lost { reason, closed_by_broker: true })
             }
-            Ok(_) => Ok(()),
+            Ok(bytes) => Ok(bytes),
             Err(error) => Err(self.ended(&error)),
         }
     }
@@ -282,28 +312,26 @@ impl Wire {
         if self.outgoing.is_empty() {
             return Ok(());
         }
-        let flushing = async {
-            self.line.write_all_buf(&mut self.outgoing).await?;
-            self.line.flush().await
-        };
-        match timeout(self.timing.network, flushing).await {
-            Ok(Ok(())) => Ok(()),
+        // A slow line takes a piece at a time.
+        while !self.outgoing.is_empty() {
+            let written = timeout(self.timing.network, self.line.write_buf(&mut self.outgoing));
+            let written = written.await;
+            self.in_time(written)?;
+        }
+        let flushed = timeout(self.timing.network, self.line.flush()).await;
+        self.in_time(flushed)
+    }
+
+    fn in_time<T>(&self, done: Result<io::Result<T>, Elapsed>) -> Result<(), Lost> {
+        match done {
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.ended(&error)),
             Err(_) => Err(format!("{} takes no more data; is the line down?", self.broker).into()),
         }
     }
 
-    fn ended(&self, error: &std::io::Error) -> Lost {
+    fn ended(&self, error: &io::Error) -> Lost {
         Lost { reason: explain(error, &self.broker), closed_by_broker: is_close(error) }
-    }
-
-    fn explain_state(&self, error: &StateError) -> Lost {
-        let broker = &self.broker;
-        match error {
-            StateError::AwaitPingResp => format!("{broker} no longer answers; is the line down?"),
-            error => broke(error, broker),
-        }
-        .into()
     }
 }
 

@@ -112,7 +112,7 @@ fn only_attempts_that_the_broker_may_have_taken_spend_a_connection_number() {
                     None => std::future::pending().await,
                 }
                 // The line stays up until the gateway has judged.
-                line
+                (!answer.is_some_and(<[u8]>::is_empty)).then_some(line)
             };
             let (failed, _) = tokio::join!(failure(&cloud), timeout(ANSWER / 10, broker));
             (failed.reason, failed.may_have_connected)
@@ -128,6 +128,7 @@ fn only_attempts_that_the_broker_may_have_taken_spend_a_connection_number() {
     let web = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
         Connection: close\r\n\r\n400 Bad Request";
     expect(outcome(false, Some(web)), "does not speak MQTT", true);
+    expect(outcome(false, Some(b"")), "closes the connection before it answers", true);
     expect(outcome(false, None), "does not answer", true);
     expect(outcome(true, None), "does not answer", false);
     expect(outcome(true, Some(web)), "does not speak TLS", false);
