@@ -290,16 +290,16 @@ impl Cloud {
                 head["version"] = json!(list.version + 9);
                 head["digest"] = json!("33".repeat(32));
             }
-            4 => {
+            4 if !entries.is_empty() => {
                 head["version"] = json!(list.version + 1);
                 head["entries"][0]["status"] = json!("lost");
             }
-            5 => {
+            5 if !entries.is_empty() => {
                 let twice = head["entries"][0].clone();
                 head["version"] = json!(list.version + 1);
                 head["entries"].as_array_mut().expect("a list").push(twice);
             }
-            6 => {
+            4..=6 => {
                 head["version"] = json!(list.version + 1);
                 head["count"] = json!(99);
             }
