@@ -206,9 +206,10 @@ fn grants(entry: &Map<String, Value>) -> String {
 fn list(config: &Path, blocked: bool, json: bool) -> Result<(), ExitCode> {
     let mut after: Option<BadgeId> = None;
     let mut before = if json { "[" } else { "" };
-    let mut unknown_blocked = 0;
+    let (mut unknown_blocked, mut any_list) = (0, false);
     loop {
         let page = page(config, after)?;
+        any_list |= page.any_list;
         unknown_blocked += page.unknown_blocked;
         let mut shown = String::new();
         for known in page.badges.iter().filter(|known| !blocked || is_blocked(known)) {
@@ -227,6 +228,9 @@ fn list(config: &Path, blocked: bool, json: bool) -> Result<(), ExitCode> {
     }
     if json {
         return client::print(if before == "[" { "[]\n" } else { "]\n" });
+    }
+    if !any_list {
+        eprintln!("tapgate: there is no allowlist yet; connect the cloud, or import one");
     }
     if unknown_blocked > 0 {
         client::print(&format!(

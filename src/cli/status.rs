@@ -101,7 +101,8 @@ fn station_line(station: &StationView) -> String {
     });
     let fault = station.fault.as_deref().or(station.note.as_deref()).unwrap_or("");
     let (id, state) = (&station.station, station.state.as_str());
-    format!("{id:<16} {state:<14} {power:>9} {meter:>13}  {session}{fault}")
+    let apart = if session.is_empty() || fault.is_empty() { "" } else { "; " };
+    format!("{id:<16} {state:<14} {power:>9} {meter:>13}  {session}{apart}{fault}")
 }
 
 fn cloud_line(status: &Status) -> String {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::VerifyingKey;
 
 use super::Cloud;
 use super::document::{At, Document, Section};
@@ -165,6 +166,11 @@ fn trusted_keys(section: &Section<'_>) -> Vec<[u8; 32]> {
     for text in texts.into_iter().flat_map(|texts| texts.value) {
         let bytes = URL_SAFE_NO_PAD.decode(text.value).ok();
         match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
+            Some(key) if is_weak(&key) => section.document.error(
+                &text.place,
+                "is no key that can sign anything",
+                "copy the cloud's public key once more",
+            ),
             Some(key) if !keys.contains(&key) => keys.push(key),
             Some(_) => section.document.error(&text.place, "the key stands twice", "remove one"),
             None => section.document.error(
@@ -179,4 +185,9 @@ fn trusted_keys(section: &Section<'_>) -> Vec<[u8; 32]> {
         section.document.warn(&section.place, message, "add the cloud's public key");
     }
     keys
+}
+
+/// Whether the bytes are no point of the curve, or one for which anybody can sign.
+fn is_weak(key: &[u8; 32]) -> bool {
+    VerifyingKey::from_bytes(key).map_or(true, |key| key.is_weak())
 }

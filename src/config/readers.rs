@@ -124,16 +124,45 @@ fn glob(text: &str) -> Result<glob::Pattern, String> {
     glob::Pattern::new(text).map_err(|error| format!("`{text}` is no glob: {}", error.msg))
 }
 
-/// Whether a glob ends in the ` 00 00` that pcscd appends, with at least one digit given.
+/// Whether a glob depends on the digits of the ` 00 00` that pcscd appends.
 fn names_an_index(glob: &str) -> bool {
-    let mut words = glob.rsplit(' ');
-    let index = |word: Option<&str>| {
-        word.is_some_and(|word| {
-            word.len() == 2 && word.bytes().all(|b| b.is_ascii_hexdigit() || b == b'?')
-        })
+    let (begin, end) = glob.rsplit_once('*').unwrap_or(("", glob));
+    let tokens = tokens(end);
+    if tokens.is_empty() {
+        // The star may stand for the rest of the index.
+        let tokens = self::tokens(begin);
+        return (2..=INDEX.len()).any(|length| {
+            let from = tokens.len().checked_sub(length);
+            from.is_some_and(|from| is_index(&tokens[from..], &INDEX[..length]))
+        });
+    }
+    let length = tokens.len().min(INDEX.len());
+    is_index(&tokens[tokens.len() - length..], &INDEX[INDEX.len() - length..])
+}
+
+/// What pcscd appends to a name: true is a digit.
+const INDEX: [bool; 6] = [false, true, true, false, true, true];
+
+/// Characters of a glob; a class of characters counts as one.
+fn tokens(glob: &str) -> Vec<char> {
+    let mut tokens = Vec::new();
+    let mut rest = glob;
+    while let Some(first) = rest.chars().next() {
+        let class = (first == '[').then(|| rest[1..].find(']')).flatten();
+        rest = class.map_or(&rest[first.len_utf8()..], |end| &rest[end + 2..]);
+        tokens.push(first);
+    }
+    tokens
+}
+
+/// Whether all tokens can stand in an index and one of them says which digit.
+fn is_index(tokens: &[char], places: &[bool]) -> bool {
+    let fits = |(token, is_digit): (&char, &bool)| match is_digit {
+        true => token.is_ascii_hexdigit() || matches!(token, '?' | '['),
+        false => matches!(token, ' ' | '?'),
     };
-    let digit = |glob: &str| glob[glob.len() - 5..].bytes().any(|b| b.is_ascii_digit());
-    index(words.next()) && index(words.next()) && words.next().is_some() && digit(glob)
+    let says = tokens.iter().any(|token| token.is_ascii_digit() || *token == '[');
+    tokens.iter().zip(places).all(fits) && says
 }
 
 /// The readers with their stations, and what does not fit.
@@ -199,6 +228,34 @@ fn check_selection(
             let message = format!("the button of `{}` has no effect", visitor.station);
             let help = format!("write selection = \"button\" at reader `{id}`");
             document.warn(&visitor.place, message, help);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_noticed_however_it_is_written() {
+        for glob in [
+            "Laundry 00 00",
+            "Laun* 00 00",
+            "Laundry ?? 00",
+            "Laun*00 00",
+            "*00 00",
+            "ACS ACR122U*00 0?",
+            "Laundry 00 0[01]",
+            "Laundry [0-9]* 00",
+            "Laundry 01*",
+            "Laundry 00 *",
+        ] {
+            assert!(names_an_index(glob), "{glob}");
+        }
+        for glob in
+            ["Laundry*", "*", "ACS ACR122U*", "ACR122U ?? ??", "uTrust 3700 F*", "OMNIKEY 5022 CL*"]
+        {
+            assert!(!names_an_index(glob), "{glob}");
         }
     }
 }

@@ -72,6 +72,11 @@ pub enum Event {
     },
     /// A valid head arrived, whether or not it changed anything: the list is fresh.
     AllowlistConfirmed,
+    /// It is later than that, whatever the clock says.
+    TimePassed {
+        /// The latest time that is known to have passed.
+        floor: crate::core::time::Wall,
+    },
     /// The kernel's clock became synchronised; `before` is what it showed at this very moment
     /// before it was set, extrapolated from the last reading.
     ClockSynchronised {

@@ -79,6 +79,12 @@ impl Gateway {
             candidate: SessionId([0; 16]),
         };
         Some(match self.meaning_at(station, &tap, now) {
+            // The tap would find out when it asks for the start register.
+            Decision::Start(_) | Decision::AwaitButton(_) | Decision::HandOver(_)
+                if station.lacks_start_register() =>
+            {
+                Verdict::Deny(Denial::OutOfService)
+            }
             Decision::Start(_) | Decision::AwaitButton(_) => Verdict::Start,
             Decision::Stop(_) => Verdict::Stop,
             Decision::HandOver(_) => Verdict::HandOver,

@@ -272,6 +272,7 @@ impl Gateway {
                 }
             }
             Event::AllowlistConfirmed => self.allowlist_arrived = Some(turn.now),
+            Event::TimePassed { floor } => self.clock_floor = self.clock_floor.max(*floor),
             Event::ClockSynchronised { before } => {
                 turn.record(Fact::ClockSet { wall: turn.now.wall, before: *before });
                 for station in &mut self.stations {

@@ -40,6 +40,8 @@ pub struct Meter {
     /// back it was the same meter all along: its lifetime must not become energy.
     replaced: Option<(i64, Stamp)>,
     standstill: Standstill,
+    /// Its last answer brought no register, or there was none.
+    is_silent: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +111,7 @@ impl Meter {
             new_serial: None,
             replaced: None,
             standstill: Standstill::default(),
+            is_silent: false,
         }
     }
 
@@ -180,6 +183,12 @@ impl Meter {
     /// The meter does not answer: its power is no longer known.
     pub fn lose_power_reading(&mut self) {
         self.power = None;
+        self.is_silent = true;
+    }
+
+    /// Whether it had no register to tell when it was asked last.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent
     }
 
     /// The switch moved: what flowed before tells nothing of now.
@@ -199,6 +208,7 @@ impl Meter {
 
     /// Takes a reading in and says what it turned out to be.
     pub fn judge(&mut self, reading: &Reading, now: Stamp) -> Verdict {
+        self.is_silent = reading.energy_wh.is_none();
         self.power = reading.power_mw.map(|power| (Power::Is(power), now.uptime));
         self.note_serial(reading.serial.as_deref());
         let before_wh = self.register_wh();

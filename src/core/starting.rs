@@ -90,12 +90,20 @@ impl Station {
             return self.session.is_some().then_some(Denial::Occupied);
         }
         let silent = self.meter.is_some() && register_wh.is_none();
-        let needs_register = self.plan.rules.require_meter || self.session.is_some();
-        if self.is_unusable() || (silent && needs_register) {
+        if self.is_unusable() || (silent && self.needs_start_register()) {
             return Some(Denial::OutOfService);
         }
         let session = self.session.as_ref()?;
         (!session.is_handover_due(&self.plan, now)).then_some(Denial::Occupied)
+    }
+
+    fn needs_start_register(&self) -> bool {
+        self.plan.rules.require_meter || self.session.is_some()
+    }
+
+    /// A start would be refused by what the meter said last.
+    pub(super) fn lacks_start_register(&self) -> bool {
+        self.meter.as_ref().is_some_and(Meter::is_silent) && self.needs_start_register()
     }
 
     /// Nobody is let in: taken out, at fault, or something runs there that is nobody's.

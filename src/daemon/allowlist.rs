@@ -4,11 +4,12 @@ use crate::core::access::Entry;
 use crate::core::event::{Allowlist, Event};
 use crate::core::ids::SessionId;
 use crate::daemon::event_loop::Daemon;
-use crate::io::mqtt::CloudEvent;
+use crate::io::mqtt::{CloudEvent, CloudLink};
 
 impl Daemon {
     pub(super) async fn on_cloud(&mut self, event: CloudEvent) {
         self.tell_cloud(&event);
+        self.learn_time().await;
         match event {
             CloudEvent::Connected => tracing::info!("the broker is connected"),
             CloudEvent::Disconnected { reason } => {
@@ -25,6 +26,15 @@ impl Daemon {
                 tracing::debug!(upto, "acknowledged");
                 self.watch.note_acknowledged();
             }
+        }
+    }
+
+    /// What is signed tells the time to a core whose clock is not trustworthy.
+    pub(super) async fn learn_time(&mut self) {
+        let Some(floor) = self.cloud.as_ref().map(CloudLink::clock_floor) else { return };
+        if floor > self.settings.clock_floor {
+            self.settings.clock_floor = floor;
+            self.handle(Event::TimePassed { floor }).await;
         }
     }
 

@@ -156,13 +156,17 @@ impl Daemon {
             badges: records.into_iter().map(known).collect(),
             next: last.filter(|_| full),
             unknown_blocked,
+            any_list: self.gateway.allowlist().is_some(),
         })
     }
 
     async fn block(&mut self, badge: &str, peer: Peer) -> Result<Reply, Refused> {
         let named = self.named(badge).await?;
         if no_badge(named.uid).is_some() {
-            let why = format!("{badge} is no badge's number: it is drawn anew or cut short");
+            let why = format!(
+                "{badge} is no badge's number: it is drawn anew or cut short; present the badge: \
+                 tapgate readers watch"
+            );
             return Err(Refused::Unknown(why));
         }
         let (known, new) = self.block_badge(named.uid, &by(peer)).await?;
@@ -197,7 +201,9 @@ impl Daemon {
                     "{shown} is blocked by the allowlist, not locally; the operator can lift it"
                 )
             }
-            Some(_) | None => format!("{shown} is not blocked locally"),
+            Some(_) | None => format!(
+                "{shown} is not blocked locally; tapgate badge list --blocked shows which are"
+            ),
         };
         Ok(Reply::Error(sentences(why, &named)))
     }

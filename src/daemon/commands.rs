@@ -91,17 +91,23 @@ impl Daemon {
             return self.send_reply(refusal);
         }
         let kept = KeptCommand::of(&command);
+        let now = self.clock.now();
+        if now.synced && now.wall >= command.expires {
+            return self.conclude(&kept, kept.rejected("expired")).await;
+        }
         tracing::info!("command {} of the operator: {}", command.id, command.op);
         match Operation::read(&command) {
             Ok(operation) => self.carry_out(operation, kept).await,
-            Err(Unreadable::UnknownOperation) => self.send_reply(kept.rejected("unknown_op")),
+            Err(Unreadable::UnknownOperation) => {
+                self.conclude(&kept, kept.rejected("unknown_op")).await;
+            }
             Err(Unreadable::BadArguments(detail)) => {
                 let topic = Topics::new(&self.settings.gateway_id).down(Down::Command);
                 let said = format!("command {} is malformed: {detail}", command.id);
                 if self.send_limited(EventBody::BadMessage { topic, detail }) {
                     tracing::warn!("{said}");
                 }
-                self.send_reply(kept.rejected("bad_message"));
+                self.conclude(&kept, kept.rejected("bad_message")).await;
             }
         }
     }
@@ -124,9 +130,7 @@ impl Daemon {
         } else if command.op == "station.start" {
             return rejected("unsigned", Value::Null);
         }
-        let now = self.clock.now();
-        let expired = now.synced && now.wall >= command.expires;
-        if expired { rejected("expired", Value::Null) } else { None }
+        None
     }
 
     /// Whether what comes down is signed.

@@ -142,6 +142,10 @@ impl Daemon {
         if self.lists.issued_long_ago && !self.lists.stale {
             self.raise_stale(age.unwrap_or_default());
         }
+        if let Some(cloud) = self.cloud.as_ref().filter(|_| self.trusts_a_key()) {
+            cloud.learn_time(issued_at);
+            self.learn_time().await;
+        }
         self.adopt_allowlist(allowlist.clone()).await;
         self.report_applied(&allowlist);
     }

@@ -253,6 +253,11 @@ impl Daemon {
                 alarms.push(format!("device {}: {error}", unit.device));
             }
         }
+        if let Some(deaf) = self.cloud.as_ref().and_then(|cloud| cloud.status().deaf) {
+            alarms.push(format!(
+                "{deaf}, so no list, acknowledgement or command comes: allow this user to read it"
+            ));
+        }
         if self.suspects_clone() {
             alarms.push(
                 "another client seems to use this gateway's id: look for a copy of its card, and \

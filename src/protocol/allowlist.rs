@@ -90,6 +90,21 @@ pub struct Delta {
     pub remove: Vec<String>,
 }
 
+/// The members of an entry.
+const FIELDS: [&str; 11] = [
+    "badge",
+    "uid",
+    "user",
+    "origin",
+    "status",
+    "blocked_reason",
+    "grants",
+    "valid_from",
+    "valid_until",
+    "max_concurrent",
+    "label",
+];
+
 /// The head's form is wrong: which member, or the JSON itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bad allowlist head: {0}")]
@@ -201,7 +216,8 @@ impl Head {
         struct Versioned {
             version: u64,
         }
-        serde_json::from_slice(bytes).ok().map(|head: Versioned| head.version)
+        let version = serde_json::from_slice(bytes).ok().map(|head: Versioned| head.version);
+        version.filter(|version| *version <= MAX_INTEGER)
     }
 
     /// The parts that the content is pulled in; none where it is inline.
@@ -414,9 +430,20 @@ impl ListDigest {
 
 /// The canonical bytes of an entry that is judged good, or why it is bad.
 pub fn judge(raw: &[u8]) -> Result<(Uid, Entry, Vec<u8>), BadField> {
-    let value = json::parse(raw).map_err(|_| BadField { field: "json" })?;
+    let value = json::parse(raw).map_err(|_| BadField { field: strange_member(raw) })?;
     let (uid, entry) = parse_entry(&value)?;
     Ok((uid, entry, json::canonical_of(&value, raw)))
+}
+
+/// The first member that is no strict JSON or stands twice, where the contract knows it.
+fn strange_member(raw: &[u8]) -> &'static str {
+    let members: json::Members<'_> = serde_json::from_slice(raw).unwrap_or_default();
+    let mut earlier = BTreeSet::new();
+    let strange = |(name, value): &&(String, &RawValue)| {
+        !earlier.insert(name.clone()) || json::parse(value.get().as_bytes()).is_err()
+    };
+    let strange = members.0.iter().find(strange);
+    strange.and_then(|(name, _)| FIELDS.into_iter().find(|field| field == name)).unwrap_or("json")
 }
 
 /// The badge of an entry that was judged good, from its canonical bytes.

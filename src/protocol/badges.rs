@@ -137,6 +137,8 @@ pub struct BadgePage {
     pub next: Option<BadgeId>,
     /// Badges that are blocked locally and that the list does not know.
     pub unknown_blocked: u64,
+    /// There is an allowlist, empty or not.
+    pub any_list: bool,
 }
 
 /// The readers of the config and those that pcscd lists.

@@ -45,9 +45,10 @@ fn a_command_counts_until_it_expires() {
         let nonce = site.cloud.view().state.expect("a birth")["nonce"].clone();
         let content = json!({"id": id, "nonce": nonce, "ctr": ctr, "op": "station.out_of_service",
             "args": {"station": "dryer-1"}, "expires": expires});
+        let answers = site.cloud.view().replies_to(id).len();
         site.cloud.publish_signed(Down::Command, content, false);
-        let view = site.seen("its answer", |view| !view.replies_to(id).is_empty());
-        view.replies_to(id)[0].clone()
+        let view = site.seen("its answer", |view| view.replies_to(id).len() > answers);
+        view.replies_to(id)[answers].clone()
     };
 
     let late = send("c-1", 1, "2026-01-01T00:00:00Z");
@@ -84,7 +85,8 @@ fn acknowledged_records_go_after_their_retention_and_nothing_else_does() {
     start(&mut site, 2 * YEAR_S);
     site.until("the old ones are gone", |site| ledger(site)[0]["seq"] != 1);
     let left = ledger(&site);
-    assert!(left[0]["seq"].as_u64().is_some_and(|seq| seq == kept + 1), "{}", left[0]);
+    // The last acknowledgement may have come after the pruning, and then counts for the next one.
+    assert!(left[0]["seq"].as_u64().is_some_and(|seq| seq <= kept + 1), "{}", left[0]);
     let verdict = site.command(&["ledger", "verify"]);
     assert!(verdict.status.success(), "{}", String::from_utf8_lossy(&verdict.stdout));
     // The cloud has everything once, and what comes is counted on.

@@ -13,13 +13,14 @@ use super::Daemon;
 use crate::cli::client::out_of_step;
 use crate::daemon::EXIT_FAILURE;
 use crate::protocol::allowlist::MAX_PART_BYTES;
-use crate::protocol::lists::{ListReply, ListRequest, PageHead};
+use crate::protocol::lists::{ListReply, ListRequest, MAX_IMPORT_HEAD_BYTES, PageHead};
 
 /// Writes a head with all entries.
 pub(super) fn to_output(daemon: &Daemon) -> Result<ExitCode, ExitCode> {
     let mut output = BufWriter::new(io::stdout().lock());
-    let mut opened = false;
+    let (mut opened, mut bytes) = (false, 0);
     let head = read(daemon, |head, entry| {
+        bytes += entry.len() + 2;
         if opened {
             output.write_all(b",\n")?;
         } else {
@@ -41,8 +42,17 @@ pub(super) fn to_output(daemon: &Daemon) -> Result<ExitCode, ExitCode> {
     };
     let mut end = end;
     end().map_err(|error| failed("the output", &error))?;
+    if bytes + HEAD_BYTES > MAX_IMPORT_HEAD_BYTES {
+        eprintln!(
+            "tapgate: the list is whole, but too long for tapgate allowlist import to take it from \
+             one file; for that: tapgate allowlist export --folder FOLDER"
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
+
+/// What a head takes beside its entries.
+const HEAD_BYTES: usize = 512;
 
 /// Writes head and parts into a folder.
 pub(super) fn into(daemon: &Daemon, folder: &Path) -> Result<ExitCode, ExitCode> {

@@ -91,7 +91,10 @@ pub(super) fn read(
         return Err(if keys.required() { Refused::Malformed(why) } else { malformed(why) });
     }
     let json = match down.signed_type() {
-        Some(typ) => keys.verify(payload, typ).map_err(Refused::BadSignature)?,
+        Some(typ) => keys.verify(payload, typ).map_err(|error| match error {
+            BadSignature::NoObject => malformed(error.to_string()),
+            error => Refused::BadSignature(error),
+        })?,
         None => payload.to_vec(),
     };
     // Readers of members do not look into those that they skip.

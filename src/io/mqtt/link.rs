@@ -160,7 +160,7 @@ impl<L: Ledger> Worker<L> {
     async fn on_disconnected(&mut self, was_connected: bool, reason: String) {
         let news = {
             let mut status = self.shared.status();
-            status.connected_since = None;
+            (status.connected_since, status.deaf) = (None, None);
             let news = was_connected || status.last_error.as_ref() != Some(&reason);
             status.last_error = Some(reason.clone());
             news

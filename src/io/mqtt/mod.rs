@@ -112,6 +112,8 @@ pub struct CloudStatus {
     pub connected_since: Option<Stamp>,
     /// What went wrong last, even if it is over.
     pub last_error: Option<String>,
+    /// Why nothing can be heard although there is a connection.
+    pub deaf: Option<String>,
     /// Number of the last connection.
     pub conn: u64,
     /// Last record of the ledger.
@@ -289,13 +291,24 @@ impl CloudLink {
         self.shared.changed.notify_one();
     }
 
+    /// The latest time that is known to have passed; certificates and badges are judged by it while
+    /// the clock is not trustworthy.
+    pub fn clock_floor(&self) -> Wall {
+        self.clock.floor()
+    }
+
+    /// What came signed another way was issued then.
+    pub fn learn_time(&self, issued_at: Wall) {
+        self.clock.learn(issued_at);
+    }
+
     /// How the link stands.
     pub fn status(&self) -> CloudStatus {
         let (events_waiting, events_dropped) = {
             let outbox = self.shared.outbox();
             (outbox.events.waiting(), outbox.events.dropped())
         };
-        let clock_floor = self.clock.floor();
+        let clock_floor = self.clock_floor();
         let status = self.shared.status().clone();
         CloudStatus { events_waiting, events_dropped, clock_floor, ..status }
     }

@@ -150,7 +150,7 @@ fn permissions(
     let writable = topic.strip_suffix("reply").unwrap_or(&topic);
     let refused =
         |detail: String| Check::failed("publish", format!("{detail}; allow to write {writable}#"));
-    let reply = r#"{"id":"cloud-test","status":"done"}"#;
+    let reply = r#"{"id":"cloud-test","status":"done","code":null,"data":null}"#;
     let code = packet::publish(stream, version, &topic, reply)
         .map_err(|error| refused(format!("the broker ends the connection: {}", said(&error))))?;
     if code >= packet::FAILURE {

@@ -388,14 +388,15 @@ impl<'a, L: Ledger> Session<'a, L> {
     }
 
     fn on_subscribed(&mut self, ack: &SubAck) {
+        let mut deaf = None;
         if ack.return_codes.contains(&SubscribeReasonCode::Failure) {
             let filter = self.worker.topics.subscription();
-            let reason =
-                format!("the broker refuses the subscription {filter}; check its access rules");
-            tracing::error!("{reason}");
-            self.worker.shared.status().last_error = Some(reason);
+            let reason = format!("the broker refuses the subscription {filter}");
+            tracing::error!("{reason}; allow this user to read it");
             self.resubscribe = Some(Instant::now() + RESUBSCRIBE);
+            deaf = Some(reason);
         }
+        self.worker.shared.status().deaf = deaf;
     }
 
     async fn on_publish(&mut self, publish: &Publish) {

@@ -1,10 +1,13 @@
 //! Signatures of what comes down: JWS in compact form (RFC 7515), EdDSA (RFC 8037) and nothing
 //! else.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 /// The keys that this gateway trusts.
@@ -28,10 +31,12 @@ pub enum BadSignature {
     Header,
     #[error("no trusted key has signed it; check [cloud] trusted_keys")]
     UntrustedKey,
-    #[error("it is signed for another gateway or has no gw; check the gateway's id")]
+    #[error("it is signed for another gateway, or does not say once which; check gw")]
     OtherGateway,
     #[error("it is signed as another type of message or has no typ; sign each for its topic")]
     OtherType,
+    #[error("what is signed is no JSON object")]
+    NoObject,
 }
 
 impl TrustedKeys {
@@ -76,7 +81,9 @@ impl TrustedKeys {
             gw: Option<String>,
             typ: Option<String>,
         }
-        let content = std::str::from_utf8(content).map_err(|_| BadSignature::OtherGateway)?;
+        let content = std::str::from_utf8(content).map_err(|_| BadSignature::NoObject)?;
+        let object: Result<BTreeMap<String, IgnoredAny>, _> = serde_json::from_str(content);
+        object.map_err(|_| BadSignature::NoObject)?;
         let audience: Audience =
             serde_json::from_str(content).map_err(|_| BadSignature::OtherGateway)?;
         if audience.gw.as_deref() != Some(&self.gateway_id) {
@@ -172,6 +179,10 @@ mod tests {
         let cases = [
             (r#"{"gw":"gw-2","typ":"ack"}"#, BadSignature::OtherGateway),
             (r#"{"typ":"ack"}"#, BadSignature::OtherGateway),
+            (r#"{"gw":"gw-1","gw":"gw-1","typ":"ack"}"#, BadSignature::OtherGateway),
+            (r#"{"gw":7,"typ":"ack"}"#, BadSignature::OtherGateway),
+            (r#"["gw-1","ack"]"#, BadSignature::NoObject),
+            (r#"{"gw":"gw-1","typ":"ack""#, BadSignature::NoObject),
             (r#"{"gw":"gw-1","typ":"cmd"}"#, BadSignature::OtherType),
             (r#"{"gw":"gw-1"}"#, BadSignature::OtherType),
         ];

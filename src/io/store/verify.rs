@@ -88,7 +88,8 @@ fn verify_some(connection: &Connection, mut progress: Progress) -> Result<Verdic
     })?;
     progress.records += next.0 - from;
     progress.next = Some(next);
-    if next.0 <= bounds.head.seq {
+    // Where there is no record any more, the end must be the head.
+    if next.0 <= bounds.head.seq && next.0 > from {
         return Ok(Verdict::More(progress));
     }
     check_end(&bounds, next)?;

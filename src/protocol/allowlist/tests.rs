@@ -129,9 +129,16 @@ fn an_entry_needs_every_required_member() {
 
 #[test]
 fn an_entry_that_is_not_strict_is_bad() {
-    let json = BadField { field: "json" };
-    for raw in ["[]", r#"{"badge":"a","badge":"a"}"#, r#"{"x":1.5}"#] {
-        assert_eq!(judge(raw.as_bytes()).expect_err("not strict"), json, "{raw}");
+    let cases = [
+        ("[]", "json"),
+        (r#"{"badge":"a""#, "json"),
+        (r#"{"badge":"a","badge":"a"}"#, "badge"),
+        (r#"{"uid":"04A2B3C4","max_concurrent":1.5}"#, "max_concurrent"),
+        (r#"{"grants":["*",9007199254740992]}"#, "grants"),
+        (r#"{"x":1.5}"#, "json"),
+    ];
+    for (raw, field) in cases {
+        assert_eq!(judge(raw.as_bytes()).expect_err("not strict"), BadField { field }, "{raw}");
     }
 }
 

@@ -139,6 +139,8 @@ impl Taking {
         let current = self.current.as_ref().filter(|current| current.list == self.head.list)?;
         let delta = self.head.deltas.iter().find(|delta| delta.base == current.version)?;
         match Merge::open(self.decides.as_deref()?, delta) {
+            // A badge that it changes twice leads nowhere; the content may.
+            Ok(Err(refusal)) if refusal.reason == RefusalReason::Duplicate => None,
             Ok(merge) => Some(merge),
             Err(error) => {
                 // A list that cannot be read any more needs its successor all the more.

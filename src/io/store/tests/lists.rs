@@ -448,7 +448,6 @@ async fn a_bad_delta_refuses_the_list() {
     let long = BORIS.replace("u-78", &"u".repeat(5000));
     let cases = [
         (delta(1, &[], &[&bad]), R::BadEntry),
-        (delta(1, &[], &[BORIS, BORIS]), R::Duplicate),
         (delta(1, &[], &[&long]), R::TooLarge),
         (delta(1, &["04a2b3c4"], &[]), R::BadMessage),
         (json!([{"upsert": [], "remove": []}]), R::BadMessage),
@@ -458,6 +457,16 @@ async fn a_bad_delta_refuses_the_list() {
         assert_eq!(refusal(&store, head(deltas)).await.0, reason);
     }
     assert_eq!(version_of(&apply(&store, head(delta(1, &[], &[BORIS]))).await), Some(2));
+}
+
+#[tokio::test]
+async fn a_delta_that_changes_a_badge_twice_is_left_out() {
+    let place = Place::new();
+    let (store, _) = place.open();
+    apply(&store, super::allowlists::head_of(1, &[ANNA])).await;
+    let twice = delta(1, &[], &[BORIS, BORIS]);
+    let head = with(super::allowlists::head_of(2, &[ANNA, BORIS]), "deltas", twice);
+    assert_eq!(version_of(&apply(&store, head).await), Some(2));
 }
 
 #[tokio::test]
