@@ -1,5 +1,6 @@
 //! Clocks that are wrong, and become right.
 
+use tapgate::core::access::Denial;
 use tapgate::core::event::Event;
 use tapgate::core::ledger::{EndReason, Fact};
 use tapgate::core::time::Wall;
@@ -37,6 +38,26 @@ fn washed_while(jump: impl FnOnce(&mut World)) -> World {
 #[test]
 fn a_clock_set_back_neither_ends_nor_lengthens_a_wash() {
     washed_while(|world| world.wall -= 5 * HOUR_MS);
+}
+
+#[test]
+fn time_that_has_surely_passed_ends_a_badge_without_a_clock() {
+    let mut world = World::new(single(washer()));
+    world.synced = false;
+    let until = Wall(MORNING + HOUR_MS);
+    world.allowlist.get_mut(&anna()).expect("Anna").valid_until = Some(until);
+    world.happens(Event::TimePassed { floor: Wall(until.0 - 1) });
+    world.tap("door", anna());
+    assert_eq!(world.started(), 1);
+
+    let mut world = World::new(single(washer()));
+    world.synced = false;
+    world.allowlist.get_mut(&anna()).expect("Anna").valid_until = Some(until);
+    world.happens(Event::TimePassed { floor: until });
+    // What was known is known: time does not go back.
+    world.happens(Event::TimePassed { floor: Wall(0) });
+    world.tap("door", anna());
+    assert!(world.denied(Denial::Expired));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use tapgate::core::access::Denial;
 use tapgate::core::badge::Technology;
 use tapgate::core::event::{Feedback, Notice};
+use tapgate::core::explain::Verdict;
 use tapgate::core::ledger::{EndReason, Quality};
 use tapgate::core::orders::OrderedBy;
 use tapgate::core::site::{Selection, StationKind};
@@ -51,6 +52,12 @@ fn the_owner_of_a_start_that_waits_for_its_register_is_not_refused() {
 fn a_silent_meter_refuses_a_charger() {
     let mut world = World::new(single(charger()));
     world.plant("charger-1").answer = Answer::Silent;
+    world.run(15);
+    // Whoever asks why hears the same.
+    let entry = world.allowlist[&anna()].clone();
+    let badge = (anna(), Technology::MifareClassic1k);
+    let verdict = world.gateway.verdict(&"charger-1".into(), badge, Some(&entry), world.now());
+    assert_eq!(verdict, Some(Verdict::Deny(Denial::OutOfService)));
     world.tap("door", anna());
     world.run(3);
 

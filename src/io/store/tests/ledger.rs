@@ -281,6 +281,22 @@ async fn changed_records_are_found() {
 }
 
 #[tokio::test]
+async fn records_that_are_missing_at_the_end_are_found() {
+    let place = Place::new();
+    let (store, _) = place.open();
+    for _ in 0..3 {
+        commit(&store, vec![started()]).await.expect("recorded");
+    }
+    let sql = "DELETE FROM record WHERE seq >= 3";
+    let gone = store.ledger.run(|ledger| ledger.connection.execute(sql, [])).await;
+    assert!(gone.expect("running").is_ok_and(|rows| rows > 0));
+
+    let error = store.verify().await.expect_err("the end is missing");
+
+    assert!(error.to_string().contains("ends before"), "{error}");
+}
+
+#[tokio::test]
 async fn a_clock_is_trusted_again_only_where_it_was_so_in_this_boot() {
     let place = Place::new();
     let (store, _) = place.open();
