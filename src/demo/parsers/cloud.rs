@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Choices;
 use crate::io::mqtt::TrustedKeys;
-use crate::io::mqtt::outside::{Taken, probe, take};
+use crate::io::mqtt::outside::{Taken, cut, probe, take};
 use crate::protocol::allowlist::{
     self, Chunk, Content, Head, MAX_CHUNK_BYTES, MAX_CHUNKS, badge_of, judge,
 };
@@ -158,6 +158,14 @@ fn look_into(taken: &Taken, topic: Down) {
             part(json);
         }
     }
+}
+
+/// What a broker sends: the same packets come of it, wherever the line cuts it into pieces.
+pub(super) fn packets(bytes: &[u8]) {
+    let mut choices = Choices(bytes);
+    let (step, limit) = (usize::from(choices.byte()) + 1, 16 + usize::from(choices.byte()));
+    let bytes = choices.rest();
+    assert_eq!(cut(bytes, step, limit), cut(bytes, bytes.len().max(1), limit));
 }
 
 /// What a broker answers to `tapgate cloud test`.

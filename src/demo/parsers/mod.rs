@@ -26,7 +26,7 @@ macro_rules! parsers {
 }
 
 /// All of them.
-pub const PARSERS: [Parser; 15] = parsers![
+pub const PARSERS: [Parser; 16] = parsers![
     cloud::ack,
     cloud::command,
     cloud::head,
@@ -35,6 +35,7 @@ pub const PARSERS: [Parser; 15] = parsers![
     cloud::jws,
     cloud::down,
     cloud::broker,
+    cloud::packets,
     site::config,
     site::profile,
     site::control,

@@ -6,6 +6,7 @@ use std::io::{Cursor, Read, Write};
 use rumqttc::{Publish, QoS};
 
 use super::down::{self, Message};
+use super::packets::Packets;
 use super::probe::packet::{self, Login, Version};
 use super::signature::TrustedKeys;
 use crate::protocol::cloud::Topics;
@@ -63,4 +64,22 @@ pub fn probe(answers: &[u8]) -> Result<(), String> {
     packet::connect(&mut broker, Version::Five, &login).map_err(said)?.check_connected("it")?;
     packet::subscribe(&mut broker, Version::Five, "a").map_err(said)?;
     packet::publish(&mut broker, Version::Five, "a", "b").map(drop).map_err(said)
+}
+
+/// What comes of a broker's bytes that arrive in pieces of `step`, where packets beyond `limit`
+/// are shortened; and whether the rest was refused.
+pub fn cut(bytes: &[u8], step: usize, limit: usize) -> (Vec<String>, bool) {
+    let (mut packets, mut all) = (Packets::kept_to(limit), Vec::new());
+    for piece in bytes.chunks(step) {
+        packets.room().extend_from_slice(piece);
+        loop {
+            match packets.next() {
+                Ok(Some(packet)) => all.push(format!("{packet:?}")),
+                Ok(None) => break,
+                Err(_) => return (all, true),
+            }
+        }
+        assert!(packets.waiting() < limit + 5 + step, "{} bytes wait", packets.waiting());
+    }
+    (all, false)
 }

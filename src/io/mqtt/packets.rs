@@ -16,8 +16,10 @@ pub(super) const MAX_PACKET_BYTES: usize = MAX_PAYLOAD_BYTES + 1 + 2 + 65_535 + 
 const READ_BYTES: usize = 4_096;
 
 /// Bytes that came, and what is known of those that still come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Packets {
+    /// The largest packet that is kept whole, in bytes after its fixed header.
+    limit: usize,
     buffer: BytesMut,
     /// So many bytes of a shortened message have not passed by yet.
     excess: usize,
@@ -25,7 +27,24 @@ pub(super) struct Packets {
     shortened: Option<Packet>,
 }
 
+impl Default for Packets {
+    fn default() -> Packets {
+        Packets::kept_to(MAX_PACKET_BYTES)
+    }
+}
+
 impl Packets {
+    /// Nothing has come yet.
+    pub(super) fn kept_to(limit: usize) -> Packets {
+        Packets { limit, buffer: BytesMut::new(), excess: 0, shortened: None }
+    }
+
+    /// Bytes that wait for more.
+    #[cfg(feature = "demo")]
+    pub(super) fn waiting(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Where to read to.
     pub(super) fn room(&mut self) -> &mut BytesMut {
         self.buffer.reserve(READ_BYTES);
@@ -43,7 +62,7 @@ impl Packets {
         if let Some(packet) = self.shortened.take() {
             return Ok(Some(packet));
         }
-        match Packet::read(&mut self.buffer, MAX_PACKET_BYTES) {
+        match Packet::read(&mut self.buffer, self.limit) {
             Ok(packet) => Ok(Some(packet)),
             Err(Error::InsufficientBytes(_)) => Ok(None),
             Err(Error::PayloadSizeLimitExceeded(bytes)) if self.is_publish() => {
@@ -63,17 +82,17 @@ impl Packets {
         // Flags, and the four bytes that the length of such a message takes at most.
         let more = |byte: &&u8| *byte & 0x80 != 0;
         let header = 2 + self.buffer[1..].iter().take_while(more).count();
-        if self.buffer.len() < header + MAX_PACKET_BYTES {
+        if self.buffer.len() < header + self.limit {
             return Ok(());
         }
         let flags = self.buffer[0];
         self.buffer.advance(header);
-        let mut short = BytesMut::with_capacity(4 + MAX_PACKET_BYTES);
+        let mut short = BytesMut::with_capacity(4 + self.limit);
         short.extend_from_slice(&[flags]);
-        short.extend_from_slice(&remaining_length(MAX_PACKET_BYTES));
-        short.extend_from_slice(&self.buffer.split_to(MAX_PACKET_BYTES));
-        self.shortened = Some(Packet::read(&mut short, MAX_PACKET_BYTES)?);
-        self.excess = bytes - MAX_PACKET_BYTES;
+        short.extend_from_slice(&remaining_length(self.limit));
+        short.extend_from_slice(&self.buffer.split_to(self.limit));
+        self.shortened = Some(Packet::read(&mut short, self.limit)?);
+        self.excess = bytes - self.limit;
         Ok(())
     }
 }
