@@ -250,7 +250,9 @@ impl World {
         // A clock that is set wrong makes a short outage seem long.
         let ending = open.and_then(|open| open.ending.as_deref());
         let misled = self.clock_wrong && ending == Some("power_loss");
-        check(ordered || theirs || at_fault || misled, Invariant::NoCut, || {
+        // A new daemon finishes what the last one intended before it has heard of the meter.
+        let finishes = ending.is_some() && !bench.shown_right;
+        check(ordered || theirs || at_fault || misled || finishes, Invariant::NoCut, || {
             format!("{id} is opened at {} W, on record: {open:?}", bench.plant.power_w())
         });
     }
