@@ -166,12 +166,14 @@ fn trusted_keys(section: &Section<'_>) -> Vec<[u8; 32]> {
     for text in texts.into_iter().flat_map(|texts| texts.value) {
         let bytes = URL_SAFE_NO_PAD.decode(text.value).ok();
         match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
-            Some(key) if is_weak(&key) => section.document.error(
-                &text.place,
-                "is no key that can sign anything",
-                "copy the cloud's public key once more",
-            ),
-            Some(key) if !keys.contains(&key) => keys.push(key),
+            Some(key) if !keys.contains(&key) => {
+                if is_weak(&key) {
+                    let message = "is no key that can sign anything: nothing is taken on its word";
+                    let help = "copy the cloud's public key once more";
+                    section.document.warn(&text.place, message, help);
+                }
+                keys.push(key);
+            }
             Some(_) => section.document.error(&text.place, "the key stands twice", "remove one"),
             None => section.document.error(
                 &text.place,

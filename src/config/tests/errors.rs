@@ -345,6 +345,18 @@ fn warns_of_what_is_valid_but_not_wise() {
 }
 
 #[test]
+fn warns_of_a_key_that_can_sign_nothing() {
+    let warned = |key: &str| {
+        let cloud = format!("\n[cloud]\nurl = \"mqtts://b.example\"\ntrusted_keys = [\"{key}\"]\n");
+        let warnings = parse(&site_with(&[("", &cloud)]), "c.toml").expect("valid").warnings;
+        warnings.iter().any(|warning| warning.key == "cloud.trusted_keys")
+    };
+    assert!(warned(&"A".repeat(43)), "the neutral point");
+    assert!(warned(&format!("{}E", "_".repeat(42))), "no point");
+    assert!(!warned("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"));
+}
+
+#[test]
 fn no_text_makes_the_check_panic() {
     let deep = format!("a = {}", "[".repeat(10_000));
     let nested = format!("a = {}{}", "{ a = ".repeat(5_000), "}".repeat(5_000));
