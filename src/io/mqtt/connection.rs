@@ -182,7 +182,8 @@ impl Connection {
                     return Err(format!("{broker} has been silent for {seconds} s").into());
                 }
             };
-            let Some(request) = request else { continue };
+            // Without a session there is nobody to serve.
+            let Some(request) = request else { return Ok(()) };
             let last = matches!(request, Request::Disconnect(_));
             let packet = self.state.handle_outgoing_packet(request);
             let packet = packet.map_err(|error| broke(error, &self.wire.broker))?;
