@@ -355,7 +355,10 @@ async fn serve(
                     inner.seen.notify_all();
                 }
                 Some(Event::Incoming(Packet::SubAck(_))) => {
-                    inner.desk().view.connected = true;
+                    let mut desk = inner.desk();
+                    desk.view.connected = true;
+                    desk.view.subscriptions += 1;
+                    drop(desk);
                     inner.seen.notify_all();
                 }
                 Some(_) => {}

@@ -212,8 +212,11 @@ impl Stage {
             self.wait_for_readers()?;
         } else {
             self.say("the broker is killed and restarted; nobody notices");
+            let subscriptions = self.cloud.view().subscriptions;
             self.broker.kill9();
             self.broker.restart()?;
+            // A refused tap is an event: it passes by a cloud that is not there.
+            self.wait("the cloud to come back", START, |view| view.subscriptions > subscriptions)?;
         }
         Ok(())
     }

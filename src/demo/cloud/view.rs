@@ -15,6 +15,8 @@ const MAX_KEPT: usize = 10_000;
 pub struct View {
     /// Whether the cloud itself has subscribed; usage published before goes again by the ack timer.
     pub connected: bool,
+    /// How often it has.
+    pub subscriptions: u64,
     /// The last `up/state`.
     pub state: Option<Value>,
     /// Every `conn` that was seen online, in order, each time it was announced anew.
