@@ -178,7 +178,7 @@ release() {
 
 # The same commit elsewhere on this machine must give the same bytes: packages, binaries and SBOM.
 reproducible() { # ARCH...
-    local elsewhere here=$PWD arch built=()
+    local elsewhere here=$PWD arch sums built=()
     elsewhere=$(mktemp -d)
     git clone -q . "$elsewhere/some-other-folder"
     mkdir "$elsewhere/target"
@@ -190,8 +190,9 @@ reproducible() { # ARCH...
         cp "$elsewhere/target/$(triple "$arch")/release/tapgate" "dist/tapgate-$arch"
         built+=("tapgate-$arch" "$(cd dist && echo tapgate_*_"$arch".deb)")
     done
-    (cd dist && sha256sum tapgate.cdx.json "${built[@]}" | tee /dev/stderr) |
-        (cd "$here/dist" && sha256sum -c -)
+    sums=$(cd dist && sha256sum tapgate.cdx.json "${built[@]}")
+    echo "$sums"
+    (cd "$here/dist" && sha256sum -c - <<<"$sums")
     cd "$here"
     rm -rf "$elsewhere"
     echo "the same bytes, built twice"

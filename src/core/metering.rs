@@ -208,7 +208,7 @@ impl Meter {
 
     /// Takes a reading in and says what it turned out to be.
     pub fn judge(&mut self, reading: &Reading, now: Stamp) -> Verdict {
-        self.is_silent = reading.energy_wh.is_none();
+        self.is_silent = !has_register(reading);
         self.power = reading.power_mw.map(|power| (Power::Is(power), now.uptime));
         self.note_serial(reading.serial.as_deref());
         let before_wh = self.register_wh();
@@ -226,10 +226,10 @@ impl Meter {
     /// The same for the first reading after an exchange that a technician told of: whatever it
     /// shows, it is another meter's.
     pub fn judge_exchanged(&mut self, reading: &Reading, now: Stamp) -> Verdict {
-        let has_register = reading.energy_wh.is_some_and(|register| register >= 0);
-        if !has_register || self.account.is_none() {
+        if !has_register(reading) || self.account.is_none() {
             return self.judge(reading, now);
         }
+        self.is_silent = false;
         self.power = reading.power_mw.map(|power| (Power::Is(power), now.uptime));
         self.note_serial(reading.serial.as_deref());
         Verdict::Replaced
@@ -257,7 +257,9 @@ impl Meter {
             self.believe(register, now);
             return Verdict::Believed { gap };
         }
-        let possible = |step_wh, gap| self.is_possible(step_wh, Some(gap));
+        // Another serial number says enough, however fast the new meter counts.
+        let other = self.new_serial.is_some();
+        let possible = |step_wh, gap| other || self.is_possible(step_wh, Some(gap));
         let suspicion = Suspicion::grown(self.suspicion, !falling, register, now.uptime, possible);
         self.suspicion = Some(suspicion).filter(|suspicion| !suspicion.has_matured());
         if self.suspicion.is_some() {
@@ -324,6 +326,11 @@ impl Meter {
         let most = i128::from(self.max_power_w) * milliseconds * 12 / (10 * 3_600_000);
         i128::from(step_wh) <= most + i128::from(self.resolution_wh)
     }
+}
+
+/// Whether it shows a register that one can have; some meters show -1 for none.
+fn has_register(reading: &Reading) -> bool {
+    reading.energy_wh.is_some_and(|register| register >= 0)
 }
 
 /// Time between two stamps; `None` where no clock can tell.
@@ -463,6 +470,18 @@ mod tests {
         }
         meter.replace(5_001, second(90));
         assert_eq!(meter.serial.as_deref(), Some("B2"));
+    }
+
+    #[test]
+    fn another_serial_number_is_believed_under_more_load_than_configured() {
+        let mut meter = meter_at(5_000);
+        let shows = |serial: &str, wh| Reading { serial: Some(serial.into()), ..shows(wh) };
+        assert!(matches!(meter.judge(&shows("A1", 5_001), second(1)), Verdict::Believed { .. }));
+        for at in 2..62 {
+            let fast = shows("B2", 20 * at as i64);
+            assert_eq!(meter.judge(&fast, second(at)), Verdict::Held, "at {at} s");
+        }
+        assert_eq!(meter.judge(&shows("B2", 1_240), second(62)), Verdict::Replaced);
     }
 
     #[test]

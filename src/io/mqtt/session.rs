@@ -211,7 +211,7 @@ impl<'a, L: Ledger> Session<'a, L> {
         let most = if retain { MAX_RETAINED_BYTES } else { MAX_PAYLOAD_BYTES };
         let bytes = payload.len();
         if bytes > most {
-            // rumqttc would take it and then break the connection.
+            // The broker would break the connection.
             tracing::error!(topic, bytes, most, "a message is too long and is not published");
             return;
         }
